@@ -1,0 +1,45 @@
+# Each target makes what it needs on first use; a second run starts at once. `make PYTHON=python3.12 ...` chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint test-slow
+
+help:
+	@echo "make demo       3D hypotheses for the person on the photo that ships with the package"
+	@echo "make test       lint and the test suite"
+	@echo "make lint       ruff and mypy"
+	@echo "make test-slow  the tests that take minutes"
+
+# torch is by far the largest download: in a step of its own, an interrupted set-up does not fetch it twice.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing torch into $(VENV) (once) ..."
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.plot: $(VENV)/.torch pyproject.toml
+	@echo "installing propose_prob into $(VENV) (once) ..."
+	$(PIP) -e '.[plot]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	@echo "installing propose_prob and its test tools into $(VENV) (once) ..."
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.plot
+	$(BIN)/propose-prob demo
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow

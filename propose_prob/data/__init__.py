@@ -1,0 +1,1 @@
+"""Readers of keypoints and motion, camera simulation, and the CMU17 benchmark."""
