@@ -1,0 +1,205 @@
+"""Errors of 3D poses: MPJPE, its aligned variants, PCK and the best of several hypotheses.
+
+Every function takes ``(..., J, 3)`` tensors that broadcast against each other, so ``(S, B, J, 3)``
+hypotheses can be compared with a ``(B, J, 3)`` target. Lengths come out in the unit they came in.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from propose_prob.pose.align import procrustes
+
+__all__ = ["best_of", "joint_errors", "mpjpe", "n_mpjpe", "pa_mpjpe", "pck"]
+
+_POSES_PER_CHUNK = 1 << 16
+
+
+def joint_errors(pred: Tensor, target: Tensor) -> Tensor:
+    """Distance between predicted and true position of each joint.
+
+    Args:
+        pred: Predicted joints, ``(..., J, 3)``, any unit.
+        target: True joints, broadcastable to ``pred``, same unit.
+
+    Returns:
+        Distances ``(..., J)`` in the same unit.
+
+    Raises:
+        ValueError: If an argument is not ``(..., J, 3)`` or the joint counts differ.
+    """
+    _check_poses(pred, target)
+    return torch.linalg.vector_norm(pred - target, dim=-1)
+
+
+def mpjpe(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Mean per-joint position error (P1), without any alignment.
+
+    Args:
+        pred: Predicted joints, ``(..., J, 3)``, any unit.
+        target: True joints, broadcastable to ``pred``, same unit.
+        mask: Joints that count, ``(..., J)`` booleans; all of them by default.
+
+    Returns:
+        One error per pose, ``(...)``, in the same unit; NaN where no joint counts.
+
+    Example:
+        >>> import torch
+        >>> mpjpe(torch.zeros(5, 17, 3), torch.ones(17, 3)).shape
+        torch.Size([5])
+    """
+    return _masked_mean(joint_errors(pred, target), mask)
+
+
+def pa_mpjpe(
+    pred: Tensor, target: Tensor, *, mask: Tensor | None = None, scale: bool = True
+) -> Tensor:
+    """MPJPE after Procrustes alignment of each prediction to its target (P2).
+
+    Rotation, translation and (by default) one scale are fitted; mirror images stay mirrored. With
+    a mask both the fit and the mean use the counted joints only. Poses are aligned in chunks,
+    so that memory stays bounded for any number of hypotheses.
+
+    Args:
+        pred: Predicted joints, ``(..., J, 3)``, any unit.
+        target: True joints, broadcastable to ``pred``, same unit.
+        mask: Joints that count, ``(..., J)`` booleans; all of them by default.
+        scale: Whether the alignment may scale (similarity) or not (rigid).
+
+    Returns:
+        One error per pose, ``(...)``, in the same unit; NaN where no joint counts.
+    """
+    _check_poses(pred, target)
+    pred, target = torch.broadcast_tensors(pred, target)
+    batch, joints = pred.shape[:-2], pred.shape[-2]
+    pred, target = pred.reshape(-1, joints, 3), target.reshape(-1, joints, 3)
+    flat_mask = None
+    if mask is not None:
+        _check_mask(mask, joints)
+        flat_mask = mask.bool().expand(*batch, joints).reshape(-1, joints)
+    errors = []
+    for start in range(0, pred.shape[0], _POSES_PER_CHUNK):
+        part = slice(start, start + _POSES_PER_CHUNK)
+        source, goal, counted = pred[part], target[part], None
+        weights = None
+        if flat_mask is not None:
+            counted = flat_mask[part]
+            # Nothing can be fitted where no joint counts: those poses are blanked and end as NaN.
+            some = counted.any(-1, keepdim=True)
+            source = torch.where(some[..., None], source, 0)
+            weights = counted | ~some
+        aligned = procrustes(source, goal, scale=scale, weights=weights)
+        errors.append(_masked_mean(joint_errors(aligned, goal), counted))
+    return torch.cat(errors).reshape(batch) if errors else pred.new_empty(batch)
+
+
+def n_mpjpe(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """MPJPE after multiplying each prediction by its least-squares scale (no rotation, no shift).
+
+    Source: Rhodin et al., "Unsupervised geometry-aware representation for 3D human pose
+    estimation", ECCV 2018.
+
+    Args:
+        pred: Predicted root-relative joints, ``(..., J, 3)``, any unit.
+        target: True root-relative joints, broadcastable to ``pred``, same unit.
+        mask: Joints that count, ``(..., J)`` booleans; all of them by default.
+
+    Returns:
+        One error per pose, ``(...)``, in the unit of ``target``; NaN where no joint counts.
+    """
+    _check_poses(pred, target)
+    product, square = pred * target, pred.square().expand_as(pred * target)
+    if mask is not None:
+        _check_mask(mask, pred.shape[-2])
+        product = torch.where(mask.bool()[..., None], product, 0)
+        square = torch.where(mask.bool()[..., None], square, 0)
+    tiny = torch.finfo(pred.dtype).tiny
+    factor = product.sum((-2, -1)) / square.sum((-2, -1)).clamp_min(tiny)
+    return mpjpe(factor[..., None, None] * pred, target, mask=mask)
+
+
+def pck(pred: Tensor, target: Tensor, *, threshold: float, mask: Tensor | None = None) -> Tensor:
+    """Share of joints at most ``threshold`` away from the truth (PCK).
+
+    Args:
+        pred: Predicted joints, ``(..., J, 3)``, any unit.
+        target: True joints, broadcastable to ``pred``, same unit.
+        threshold: Largest distance that counts as correct, same unit (150 mm on MPI-INF-3DHP).
+        mask: Joints that count, ``(..., J)`` booleans; all of them by default.
+
+    Returns:
+        Shares in [0, 1], ``(...)``; NaN where no joint counts.
+
+    Raises:
+        ValueError: If ``threshold`` is negative or not a number, or shapes disagree.
+    """
+    if not threshold >= 0:
+        raise ValueError(f"expected a threshold >= 0, got {threshold}")
+    errors = joint_errors(pred, target)
+    correct = torch.where(errors.isnan(), errors, (errors <= threshold).to(errors.dtype))
+    return _masked_mean(correct, mask)
+
+
+def best_of(errors: Tensor, m: int) -> Tensor:
+    """Expected smallest of ``m`` hypotheses drawn without replacement from the ``S`` at hand.
+
+    The i-th smallest error (from 0) is the minimum with probability ``C(S-1-i, m-1) / C(S, m)``,
+    which makes this the unbiased estimate of the best of ``m``; ``m = S`` is the plain minimum and
+    ``m = 1`` the mean. It rewards laws that are too narrow: never report it alone.
+
+    Args:
+        errors: One error per hypothesis, ``(S, ...)``, hypotheses along the first axis.
+        m: Number of hypotheses that compete, ``1 <= m <= S``.
+
+    Returns:
+        Expected minima, ``(...)``, in the unit of ``errors``.
+
+    Raises:
+        ValueError: If ``errors`` has no first axis or ``m`` is outside ``1 ... S``.
+
+    Example:
+        >>> import torch
+        >>> best_of(torch.tensor([3.0, 1.0, 2.0]), 3)
+        tensor(1.)
+        >>> best_of(torch.tensor([3.0, 1.0, 2.0]), 1)
+        tensor(2.)
+    """
+    if errors.ndim == 0:
+        raise ValueError("expected errors of shape (S, ...), got a scalar")
+    num_samples = errors.shape[0]
+    if not 1 <= m <= num_samples:
+        raise ValueError(f"expected m between 1 and S = {num_samples} (axis 0), got {m}")
+    if m == num_samples:
+        return errors.amin(0)
+    total = math.comb(num_samples, m)
+    weights = [math.comb(num_samples - 1 - i, m - 1) / total for i in range(num_samples - m + 1)]
+    smallest = errors.sort(dim=0).values[: len(weights)]
+    return torch.tensordot(errors.new_tensor(weights), smallest, dims=1)
+
+
+def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the last axis of the entries where ``mask`` holds; NaN where it never does."""
+    if mask is None:
+        return values.mean(-1)
+    _check_mask(mask, values.shape[-1])
+    mask = mask.bool()
+    return torch.where(mask, values, 0).sum(-1) / mask.sum(-1)
+
+
+def _check_poses(pred: Tensor, target: Tensor) -> None:
+    for name, value in (("pred", pred), ("target", target)):
+        if value.ndim < 2 or value.shape[-1] != 3:
+            raise ValueError(f"expected {name} of shape (..., J, 3), got {tuple(value.shape)}")
+    if pred.shape[-2] != target.shape[-2]:
+        raise ValueError(
+            "expected as many joints in pred as in target (axis -2), "
+            f"got {pred.shape[-2]} and {target.shape[-2]}"
+        )
+
+
+def _check_mask(mask: Tensor, joints: int) -> None:
+    if mask.ndim < 1 or mask.shape[-1] != joints:
+        raise ValueError(f"expected a mask of shape (..., {joints}), got {tuple(mask.shape)}")

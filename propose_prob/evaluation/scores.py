@@ -1,0 +1,140 @@
+"""Proper scores and spread of a law that is known by its samples.
+
+The energy score is smallest, in expectation, for the law that the truth was drawn from: unlike the
+best of many hypotheses it cannot be improved by a wrong spread.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["EnergyScores", "energy_scores", "joint_spread"]
+
+# Elements of a chunk of (S, items, J): small enough for a CPU's cache, or large enough to keep
+# a GPU busy despite one kernel launch per offset between samples.
+_CPU_CHUNK = 1 << 17
+_GPU_CHUNK = 1 << 24
+
+
+class EnergyScores(NamedTuple):
+    """Energy scores of a batch, in the unit of the poses.
+
+    Attributes:
+        joints: Score of each joint's 3D law, ``(B, J)``.
+        pose: Score of the law of the whole pose vector, ``(B,)``.
+    """
+
+    joints: Tensor
+    pose: Tensor
+
+
+@torch.no_grad()
+def energy_scores(samples: Tensor, target: Tensor, *, mask: Tensor | None = None) -> EnergyScores:
+    """Energy score per joint and of the whole pose, from samples.
+
+    ``ES = mean_s ||x_s - y|| - 1/2 mean_{s != s'} ||x_s - x_s'||`` (Gneiting and Raftery, "Strictly
+    proper scoring rules, prediction, and estimation", JASA 2007, eq. 22) with the unbiased mean
+    over distinct pairs. Lower is better; a law that is one point scores its error. Pairs are
+    visited by their offset and items in chunks, so that memory grows with ``S`` and not with its
+    square.
+
+    Args:
+        samples: Independent samples of each item's law, ``(S, B, J, 3)``, any unit, ``S >= 2``.
+        target: True poses, ``(B, J, 3)``, same unit.
+        mask: Joints that belong to the pose vector, ``(B, J)`` booleans; all by default. The scores
+            of other joints are NaN, and so is the pose score where no joint counts.
+
+    Returns:
+        Scores per joint ``(B, J)`` and per pose ``(B,)``, without gradient.
+
+    Raises:
+        ValueError: If shapes disagree or there are fewer than two samples.
+
+    Example:
+        >>> import torch
+        >>> joints, pose = energy_scores(torch.zeros(4, 2, 17, 3), torch.ones(2, 17, 3))
+        >>> joints.shape, round(float(pose[0]), 3)
+        (torch.Size([2, 17]), 7.141)
+    """
+    check_samples(samples, target, mask)
+    if samples.shape[0] < 2:
+        raise ValueError(f"expected at least 2 samples (axis 0), got {samples.shape[0]}")
+    num_samples, batch, joints = samples.shape[:3]
+    limit = _CPU_CHUNK if samples.device.type == "cpu" else _GPU_CHUNK
+    step = max(1, limit // max(1, num_samples * joints))
+    parts = []
+    for start in range(0, batch, step):
+        part = slice(start, start + step)
+        centred = samples[:, part] - target[part]
+        counted = None if mask is None else mask[part].bool()
+        if counted is not None:
+            centred = torch.where(counted[..., None], centred, 0)
+        per_joint, per_pose = _energy(centred)
+        if counted is not None:
+            per_joint = torch.where(counted, per_joint, torch.nan)
+            per_pose = torch.where(counted.any(-1), per_pose, torch.nan)
+        parts.append((per_joint, per_pose))
+    if not parts:
+        return EnergyScores(samples.new_empty(0, joints), samples.new_empty(0))
+    return EnergyScores(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
+
+
+def joint_spread(samples: Tensor) -> Tensor:
+    """Root mean square distance of each joint's samples to their mean.
+
+    Args:
+        samples: Samples of each item's law, ``(S, ..., J, 3)``, any unit.
+
+    Returns:
+        Spread per joint, ``(..., J)``, same unit (the biased, divide-by-S estimate).
+
+    Raises:
+        ValueError: If ``samples`` is not ``(S, ..., J, 3)``.
+    """
+    if samples.ndim < 3 or samples.shape[-1] != 3:
+        raise ValueError(f"expected samples of shape (S, ..., J, 3), got {tuple(samples.shape)}")
+    return (samples - samples.mean(0)).square().sum(-1).mean(0).sqrt()
+
+
+def check_samples(samples: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
+    """Check that samples are (S, B, J, 3), the target (B, J, 3) and the mask (B, J).
+
+    Args:
+        samples: Should be ``(S, B, J, 3)`` with ``S >= 1``.
+        target: Should be ``(B, J, 3)``.
+        mask: Should be ``(B, J)`` or None.
+
+    Raises:
+        ValueError: If one of them has another shape.
+    """
+    if samples.ndim != 4 or samples.shape[-1] != 3 or samples.shape[0] == 0:
+        raise ValueError(f"expected samples of shape (S, B, J, 3), got {tuple(samples.shape)}")
+    if target.shape != samples.shape[1:]:
+        raise ValueError(
+            f"expected a target of shape (B, J, 3) = {tuple(samples.shape[1:])}, "
+            f"got {tuple(target.shape)}"
+        )
+    if mask is not None and mask.shape != samples.shape[1:3]:
+        raise ValueError(
+            f"expected a mask of shape (B, J) = {tuple(samples.shape[1:3])}, "
+            f"got {tuple(mask.shape)}"
+        )
+
+
+def _energy(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy scores of samples minus target, ``(S, b, J, 3) -> (b, J), (b,)``."""
+    num_samples = centred.shape[0]
+    axes_first = centred.permute(3, 0, 1, 2).contiguous()
+    squared = axes_first.square().sum(0)
+    per_joint, per_pose = squared.sqrt().mean(0), squared.sum(-1).sqrt().mean(0)
+    joint_pairs, pose_pairs = torch.zeros_like(per_joint), torch.zeros_like(per_pose)
+    for offset in range(1, num_samples):
+        squared = (axes_first[:, offset:] - axes_first[:, :-offset]).square_().sum(0)
+        pose_pairs += squared.sum(-1).sqrt_().sum(0)
+        joint_pairs += squared.sqrt_().sum(0)
+    # Each unordered pair was met once: half the mean over ordered pairs is this sum over S (S - 1).
+    pairs = num_samples * (num_samples - 1)
+    return per_joint - joint_pairs / pairs, per_pose - pose_pairs / pairs
