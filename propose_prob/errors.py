@@ -6,6 +6,6 @@ __all__ = ["InputError"]
 class InputError(ValueError):
     """A user's file or data is not what was expected.
 
-    The message is one line that says what was expected, what came, and where. The command line prints it
-    without a traceback and exits with code 2.
+    The message is one line that says what was expected, what came, and where. The command line
+    prints it without a traceback and exits with code 2.
     """

@@ -1,0 +1,50 @@
+"""Geometry of poses: joint sets, normalisation, cameras, alignment."""
+
+from propose_prob.pose.align import procrustes
+from propose_prob.pose.camera import Extrinsics, look_at, project, root_translation
+from propose_prob.pose.normalise import (
+    Normalised,
+    denormalise,
+    normalise,
+    screen_denormalise,
+    screen_normalise,
+    visible_joints,
+)
+from propose_prob.pose.skeleton import (
+    BODY_25,
+    CMU_31,
+    COCO_17,
+    H36M_17,
+    MPII_16,
+    SKELETONS,
+    SMPL_24,
+    Skeleton,
+    convert,
+    get_skeleton,
+    mirror_pose,
+)
+
+__all__ = [
+    "BODY_25",
+    "CMU_31",
+    "COCO_17",
+    "Extrinsics",
+    "H36M_17",
+    "MPII_16",
+    "Normalised",
+    "SKELETONS",
+    "SMPL_24",
+    "Skeleton",
+    "convert",
+    "denormalise",
+    "get_skeleton",
+    "look_at",
+    "mirror_pose",
+    "normalise",
+    "procrustes",
+    "project",
+    "root_translation",
+    "screen_denormalise",
+    "screen_normalise",
+    "visible_joints",
+]
