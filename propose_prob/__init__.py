@@ -1,0 +1,21 @@
+"""Composable probability distributions for 3D human pose."""
+
+from .conditional import PAGD, PILGD, ConditionalFlow
+from .distributions import DecodedPoseDistribution, FlowDistribution
+from .errors import InputError
+from .models import ProPose, ProPoseConfig
+from .weights import available, load, save
+
+__all__ = [
+    "PAGD",
+    "PILGD",
+    "ConditionalFlow",
+    "DecodedPoseDistribution",
+    "FlowDistribution",
+    "InputError",
+    "ProPose",
+    "ProPoseConfig",
+    "available",
+    "load",
+    "save",
+]

@@ -1,0 +1,247 @@
+"""The JSON formats of 2D pose detectors, told apart by their content."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from propose_prob.errors import InputError
+from propose_prob.pose.skeleton import BODY_25, COCO_17, H36M_17, MPII_16, Skeleton
+
+__all__ = ["Frame", "parse_json"]
+
+_OPENPOSE_COCO_18 = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)
+"""Where each COCO-17 joint stands in OpenPose's COCO model (`doc/02_output.md`: Nose, Neck,
+RShoulder, RElbow, RWrist, LShoulder, LElbow, LWrist, RHip, RKnee, RAnkle, LHip, LKnee, LAnkle,
+REye, LEye, REar, LEar)."""
+
+_MMPOSE_DATASETS = {"coco": COCO_17, "mpii": MPII_16, "h36m": H36M_17}
+_EXPECTED = "OpenPose, COCO-style or MMPose keypoints"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The people of one frame as read, before any check of the numbers.
+
+    Attributes:
+        name: Image id, frame number or file name.
+        values: x, y and confidence `(P, J, 3)`, float64.
+        skeleton: The joint set.
+        person_ids: One for each person.
+    """
+
+    name: int | str
+    values: npt.NDArray[np.float64]
+    skeleton: Skeleton
+    person_ids: tuple[int | str, ...]
+
+    def named_after(self, file: Path, *, single: bool) -> "Frame":
+        """Name the frame after its file in a folder; several frames in one file keep their names
+        too."""
+        stem = _stem(file)
+        return replace(self, name=stem if single else f"{stem}/{self.name}")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a message and the choice of a joint set need to know about a document."""
+
+    path: Path
+    kind: str
+    wanted: Skeleton | None
+    by_count: dict[int, Skeleton]
+
+    def fail(self, expected: str, got: str) -> InputError:
+        return InputError(f"{self.path}: expected {expected}, got {got}")
+
+    def list_of_objects(self, value: Any, name: str) -> list[dict[str, Any]]:
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.fail(f"{self.kind} {name} to be a list of objects", _kind(value))
+        return value
+
+    def numbers(self, value: Any, name: str) -> npt.NDArray[np.float64]:
+        try:
+            return np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self.fail(f"{self.kind} {name} to be numbers", "something else") from error
+
+    def triples(self, value: Any, name: str) -> npt.NDArray[np.float64]:
+        flat = self.numbers(value, name)
+        if flat.ndim != 1 or flat.size == 0 or flat.size % 3:
+            raise self.fail(
+                f"{self.kind} {name} as one list x, y, confidence, x, ...",
+                f"{flat.size} numbers of shape {flat.shape}",
+            )
+        return flat.reshape(-1, 3)
+
+    def skeleton(self, joints: int) -> Skeleton:
+        skeleton = self.wanted or self.by_count.get(joints)
+        if skeleton is None:
+            known = " or ".join(str(count) for count in self.by_count)
+            raise self.fail(
+                f"{known} joints ({self.kind}) or a named joint set", f"{joints} joints"
+            )
+        if skeleton.num_joints != joints:
+            raise self.fail(f"{skeleton.num_joints} joints ({skeleton.name})", f"{joints} joints")
+        return skeleton
+
+    def frame(
+        self, name: int | str, people: list[tuple[int | str, npt.NDArray[np.float64]]]
+    ) -> Frame:
+        if not people:
+            return Frame(name, np.zeros((0, 17, 3)), self.wanted or COCO_17, ())
+        first = people[0][1]
+        for _, values in people:
+            if len(values) != len(first):
+                raise self.fail(
+                    f"the same number of joints for everyone in frame {name}",
+                    f"{len(first)} and {len(values)}",
+                )
+        ids = tuple(identity for identity, _ in people)
+        values = np.stack([values for _, values in people])
+        return Frame(name, values, self.skeleton(len(first)), ids)
+
+
+def parse_json(text: str, path: Path, skeleton: Skeleton | None) -> list[Frame]:
+    """Parse the text of a keypoint file.
+
+    Args:
+        text: The whole file.
+        path: Its path, for messages and for naming a frame that has no name of its own.
+        skeleton: The joint set, or `None` to tell it by the number of joints.
+
+    Returns:
+        The frames in the file's order, those without people included.
+
+    Raises:
+        InputError: If it is not JSON, of no known format, or a list of keypoints is not as its
+            format has it.
+    """
+    if not text.strip():
+        raise InputError(f"{path}: expected keypoints, got an empty file")
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        cut = " (the file breaks off)" if error.pos >= len(text.rstrip()) else ""
+        raise InputError(f"{path}: expected JSON, got a fault at {where}{cut}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: expected {_EXPECTED}, got JSON nested too deeply") from error
+
+    if isinstance(document, dict):
+        if "people" in document:
+            return _openpose(document, path, skeleton)
+        if "annotations" in document:
+            return _coco(document["annotations"], path, skeleton, annotations=True)
+        if "instance_info" in document:
+            dataset = document.get("meta_info")
+            return _mmpose(document["instance_info"], path, _dataset_skeleton(dataset, skeleton))
+        if "instances" in document:
+            return _mmpose([document], path, skeleton)
+        keys = ", ".join(list(document)[:5]) or "no keys"
+        raise InputError(f"{path}: expected {_EXPECTED}, got an object with {keys}")
+    if not isinstance(document, list):
+        raise InputError(f"{path}: expected {_EXPECTED}, got {_kind(document)}")
+    first = document[0] if document else {}
+    if isinstance(first, list) and len(document) == 1:
+        # MMPose's inferencer returns one list of instances for each image of a batch.
+        return _mmpose(first, path, skeleton)
+    if isinstance(first, dict) and ("keypoint_scores" in first or "instances" in first):
+        return _mmpose(document, path, skeleton)
+    return _coco(document, path, skeleton, annotations=False)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list of something else", str: "a text", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _stem(path: Path) -> str:
+    return path.stem.removesuffix("_keypoints")
+
+
+def _identity(person: dict[str, Any], index: int, *keys: str) -> int | str:
+    """Return the person's own id if there is a usable one; OpenPose writes -1 for unknown."""
+    for key in keys:
+        value = person.get(key)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, str) or (
+            isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        ):
+            return value
+    return index
+
+
+def _openpose(document: dict[str, Any], path: Path, wanted: Skeleton | None) -> list[Frame]:
+    source = _Source(path, "OpenPose", wanted, {25: BODY_25, 17: COCO_17})
+    people: list[tuple[int | str, npt.NDArray[np.float64]]] = []
+    for index, person in enumerate(source.list_of_objects(document["people"], "people")):
+        if "pose_keypoints_2d" not in person:
+            raise source.fail("pose_keypoints_2d for every person", "none")
+        values = source.triples(person["pose_keypoints_2d"], "pose_keypoints_2d")
+        if len(values) == 18 and wanted in (None, COCO_17):
+            values = values[list(_OPENPOSE_COCO_18)]
+        people.append((_identity(person, index, "person_id"), values))
+    return [source.frame(_stem(path), people)]
+
+
+def _coco(entries: Any, path: Path, wanted: Skeleton | None, *, annotations: bool) -> list[Frame]:
+    source = _Source(path, "COCO", wanted, {17: COCO_17})
+    images: dict[int | str, list[tuple[int | str, npt.NDArray[np.float64]]]] = {}
+    for entry in source.list_of_objects(entries, "annotations" if annotations else "results"):
+        image = entry.get("image_id")
+        if not isinstance(image, int | str):
+            raise source.fail(
+                "an image_id for every entry", "none" if image is None else _kind(image)
+            )
+        people = images.setdefault(image, [])
+        # Annotation files may describe things that have no keypoints beside the people.
+        if annotations and not entry.get("keypoints"):
+            continue
+        if "keypoints" not in entry:
+            raise source.fail("keypoints for every result", "none")
+        values = source.triples(entry["keypoints"], "keypoints")
+        people.append((_identity(entry, len(people), "track_id", "idx", "id"), values))
+    return [source.frame(image, people) for image, people in images.items()]
+
+
+def _dataset_skeleton(meta: Any, wanted: Skeleton | None) -> Skeleton | None:
+    if wanted is not None or not isinstance(meta, dict):
+        return wanted
+    return _MMPOSE_DATASETS.get(str(meta.get("dataset_name")).lower())
+
+
+def _mmpose(entries: Any, path: Path, wanted: Skeleton | None) -> list[Frame]:
+    source = _Source(path, "MMPose", wanted, {17: COCO_17})
+    found = source.list_of_objects(entries, "instances")
+    if any("instances" in entry for entry in found):
+        frames = [
+            (_identity(entry, index, "frame_id"), entry.get("instances", []))
+            for index, entry in enumerate(found)
+        ]
+    else:
+        frames = [(_stem(path), found)]
+    return [source.frame(name, _mmpose_people(source, people)) for name, people in frames]
+
+
+def _mmpose_people(
+    source: _Source, entries: Any
+) -> list[tuple[int | str, npt.NDArray[np.float64]]]:
+    people: list[tuple[int | str, npt.NDArray[np.float64]]] = []
+    for index, person in enumerate(source.list_of_objects(entries, "instances")):
+        if "keypoints" not in person or "keypoint_scores" not in person:
+            raise source.fail("keypoints and keypoint_scores for every instance", "one without")
+        joints = source.numbers(person["keypoints"], "keypoints")
+        scores = source.numbers(person["keypoint_scores"], "keypoint_scores")
+        if joints.ndim != 2 or joints.shape[-1] != 2 or scores.shape != joints.shape[:1]:
+            raise source.fail(
+                "MMPose keypoints of shape (J, 2) and J keypoint_scores",
+                f"{joints.shape} and {scores.shape}",
+            )
+        values = np.concatenate([joints, scores[:, None]], axis=-1)
+        people.append((_identity(person, index, "track_id", "instance_id"), values))
+    return people

@@ -1,0 +1,133 @@
+"""Flow laws: a base law moved by transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal, Transform
+
+from ..transforms import Chain
+
+
+class FlowDistribution(dist.TransformedDistribution):
+    """Density of `T(z)`, `z ~ base`, with everything in one pass.
+
+    A torch and a Pyro distribution: usable in `pyro.sample`, plates and reparametrisation. The base
+    may depend on parameters and on the context; it is expanded over the context's batch, so that
+    samples of different contexts are independent.
+
+    Source: ProPose, eq. 9 (with PAGD as base); ProHMR, eq. 1-4.
+
+    Args:
+        base: Law of the latent, event shape `(d,)`.
+        transforms: Bijections of vectors, first to last from latent to event.
+        batch_shape: Batch shape of the context, where the base does not have it already.
+        validate_args: As in torch.
+
+    Raises:
+        ValueError: If there are no transforms or the base is not over vectors.
+    """
+
+    log_prob_kind = "exact"
+
+    def __init__(
+        self,
+        base: Distribution,
+        transforms: Transform | Sequence[Transform],
+        *,
+        batch_shape: torch.Size | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if len(base.event_shape) != 1:
+            raise ValueError(
+                f"expected a base over vectors, event_shape (d,), got {tuple(base.event_shape)}"
+            )
+        if batch_shape is not None:
+            base = base.expand(torch.broadcast_shapes(batch_shape, base.batch_shape))
+        parts = [transforms] if isinstance(transforms, Transform) else list(transforms)
+        super().__init__(base, [Chain(parts)], validate_args=validate_args)
+
+    @property
+    def transform(self) -> Chain:
+        """The map from latent to event."""
+        return self.transforms[0]
+
+    @property
+    def constant_ladj(self) -> bool:
+        """Whether the log-determinant depends on nothing but parameters and context."""
+        return self.transform.constant_ladj
+
+    @property
+    def mode(self) -> Tensor:
+        """Exact mode, of shape `batch_shape + event_shape` (ProHMR, eq. 4).
+
+        Raises:
+            NotImplementedError: If the log-determinant is not constant; then the decoded centre of
+                the base is `centre`, and the mode needs `inference.map_estimate`.
+        """
+        if not self.constant_ladj:
+            raise NotImplementedError(
+                "this flow's log-determinant depends on the value, so its mode has no closed form; "
+                "use .centre (image of the base's mode) or a numerical MAP estimate"
+            )
+        return self.centre
+
+    @property
+    def centre(self) -> Tensor:
+        """Image of the base's mode, `batch_shape + event_shape`; the mode only where that exists."""
+        return self.transform(self.base_dist.mode)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Exact log-density `sample_shape + batch_shape` of values `(..., d)`."""
+        if self._validate_args:
+            self._validate_sample(value)
+        z, ladj = self.transform.inverse_and_ladj(value)
+        return self.base_dist.log_prob(z) + ladj
+
+    def rsample_and_log_prob(
+        self, sample_shape: torch.Size | tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Samples with their log-density, in one pass instead of two.
+
+        Returns:
+            Values `sample_shape + batch_shape + (d,)` and log-densities `sample_shape +
+            batch_shape`.
+        """
+        z = self.base_dist.rsample(torch.Size(sample_shape))
+        value, ladj = self.transform.call_and_ladj(z)
+        return value, self.base_dist.log_prob(z) - ladj
+
+    def expand(
+        self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
+    ) -> FlowDistribution:
+        """The same law with a larger batch shape."""
+        new = self._get_checked_instance(FlowDistribution, _instance)
+        new.transforms = self.transforms
+        new.base_dist = self.base_dist.expand(torch.Size(batch_shape))
+        Distribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+
+def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
+    """Normal law of vectors with independent elements; `loc` and `scale` are `(..., d)`."""
+    return dist.Normal(loc, scale).to_event(1)
+
+
+def standard_parameters(base: Distribution) -> tuple[Tensor, Tensor]:
+    """Location and scale `(..., d)` of a diagonal normal law.
+
+    Raises:
+        TypeError: If the law is not one.
+    """
+    inner = base
+    while isinstance(inner, Independent):
+        inner = inner.base_dist
+    if not isinstance(inner, Normal) or len(base.event_shape) != 1:
+        raise TypeError(f"expected a diagonal normal base, got {base}")
+    return inner.loc, inner.scale

@@ -1,0 +1,72 @@
+"""Evidence: 2D keypoints turned into what the networks see."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..pose.normalise import normalise, visible_joints
+from ..pose.rectify import rectify
+
+#: Features besides 2D and visibility: whether intrinsics are known, and the angular size then.
+EVIDENCE_EXTRA = 2
+
+#: Typical log of the angular size of a person (root mean square radius over focal length).
+_LOG_SIZE = -2.4
+
+
+class Evidence(NamedTuple):
+    """What a model is told about a pose.
+
+    Attributes:
+        features: `(..., 3 J + 2)`: normalised 2D, visibility, intrinsics known, log angular size.
+        rotation: From the camera's axes to those the networks work in, `(..., 3, 3)`; None where
+            they are the same.
+    """
+
+    features: Tensor
+    rotation: Tensor | None
+
+
+def keypoint_evidence(
+    p2d: Tensor,
+    confidence: Tensor | None = None,
+    *,
+    joints: int = 17,
+    focal: Tensor | float | None = None,
+    center: Tensor | tuple[float, float] = (0.0, 0.0),
+) -> Evidence:
+    """Normalises keypoints; see `ProPose.conditional` for arguments and errors."""
+    if p2d.dim() < 2 or p2d.shape[-2:] != (joints, 2):
+        raise InputError(
+            f"expected keypoints of shape (..., {joints}, 2), got {tuple(p2d.shape)}"
+        )
+    rotation = None
+    size = None
+    if focal is not None:
+        focal = torch.as_tensor(focal, dtype=p2d.dtype, device=p2d.device)
+        if not bool((focal > 0).all()):
+            raise InputError("expected a focal length > 0")
+        center = torch.as_tensor(center, dtype=p2d.dtype, device=p2d.device)
+        visible = visible_joints(p2d, confidence)
+        finite = torch.where(visible[..., None], p2d, torch.zeros_like(p2d))
+        p2d, rotation = rectify(
+            finite, visible, focal=focal[..., None, None], center=center[..., None, :]
+        )
+        confidence = visible.to(p2d.dtype)
+    normalised = normalise(p2d, confidence)
+    if focal is not None:
+        size = normalised.scale
+    return Evidence(_features(normalised.p2d, normalised.visible, size), rotation)
+
+
+def _features(p2d: Tensor, visible: Tensor, size: Tensor | None) -> Tensor:
+    shape = p2d.shape[:-2] + (1,)
+    if size is None:
+        extra = [p2d.new_zeros(shape), p2d.new_zeros(shape)]
+    else:
+        extra = [p2d.new_ones(shape), size.reshape(shape).log() - _LOG_SIZE]
+    return torch.cat([p2d.flatten(-2), visible.to(p2d.dtype), *extra], -1)

@@ -1,0 +1,222 @@
+"""ProPose: a pose law from two instance-level Gaussians and a flow between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, VariationalPILGD
+from ..conditional.flow import coupling_stack
+from ..distributions import DecodedPoseDistribution, FlowDistribution
+from ..networks import ConditionalMLP, ResidualMLP
+from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
+
+
+@dataclass(frozen=True)
+class ProPoseConfig:
+    """Sizes and variants of the model.
+
+    Attributes:
+        joints: J.
+        latent: Size d of the PILGD latent.
+        pilgd: `"gaussian"` (the paper's) or `"vae"` (Table 4).
+        pilgd_scale: s of eq. 1.
+        pilgd_clamp: alpha of eq. 5 on the PILGD mean.
+        base: `"pagd"` (the paper's) or `"standard"` (Table 5).
+        pagd_clamp: alpha of eq. 5 on mean and log standard deviation.
+        coupling: Kind of coupling, see `ConditionalCoupling`.
+        couplings: Number of couplings.
+        flow_width: Hidden size of the coupling networks.
+        flow_clamp: Bound of affine log-scales.
+        code: Size of the 2D code that base and flow see.
+        width: Hidden size of the encoders (g, q) and of the decoder's context trunk.
+        blocks: Residual blocks of each of these.
+        decoder_width: Hidden size of the decoder's part that runs for each hypothesis.
+        decoder_blocks: Its residual blocks.
+        dropout: Dropout in g, q, v and the decoder's trunk.
+    """
+
+    joints: int = 17
+    latent: int = 24
+    pilgd: str = "gaussian"
+    pilgd_scale: float = 0.1
+    pilgd_clamp: float = 2.0
+    base: str = "pagd"
+    pagd_clamp: float = 3.0
+    coupling: str = "affine"
+    couplings: int = 8
+    flow_width: int = 160
+    flow_clamp: float = 1.0
+    code: int = 128
+    width: int = 512
+    blocks: int = 2
+    decoder_width: int = 320
+    decoder_blocks: int = 2
+    dropout: float = 0.1
+
+
+class PoseDecoder(nn.Module):
+    """The decoder k of ProPose: latent and 2D evidence to joints.
+
+    A trunk reads the evidence once for each context; only the rest runs for each hypothesis.
+
+    Args:
+        config: Sizes.
+        features: Size of the evidence.
+    """
+
+    def __init__(self, config: ProPoseConfig, features: int) -> None:
+        super().__init__()
+        width = config.decoder_width
+        self.trunk = ResidualMLP(
+            features, width, width=config.width, blocks=config.blocks, dropout=config.dropout
+        )
+        self.head = ConditionalMLP(
+            config.latent,
+            width,
+            3 * (config.joints - 1),
+            width=width,
+            blocks=config.decoder_blocks,
+        )
+
+    def bind(self, features: Tensor) -> partial[Tensor]:
+        """Fixes the evidence `(..., n)`; returns a map `(..., d) -> (..., 3 (J - 1))`."""
+        return partial(self._decode, self.head.bind(self.trunk(features)))
+
+    @staticmethod
+    def _decode(head: partial[Tensor], w: Tensor) -> Tensor:
+        return head(w)
+
+
+class ProPose(nn.Module):
+    """ProPose (Han, Kim, Lee; AAAI 2025): 2D keypoints to a law over 3D poses.
+
+    `g` and `k` (PILGD learner) embed a 3D pose, given its 2D pose, in a small latent; `q`, `v` and
+    `h` (PAGD learner) read a Gaussian off the 2D pose; the flow `f` connects the two.
+
+    Args:
+        config: Sizes and variants.
+
+    Raises:
+        ValueError: If a variant is unknown.
+    """
+
+    pose_mean: Tensor
+    pose_std: Tensor
+    noise_scale: Tensor
+
+    def __init__(self, config: ProPoseConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ProPoseConfig()
+        n_pose, features = 3 * (config.joints - 1), 3 * config.joints + EVIDENCE_EXTRA
+        trunk = {"width": config.width, "blocks": config.blocks, "dropout": config.dropout}
+        if config.pilgd == "gaussian":
+            self.pilgd: PILGD | VariationalPILGD = PILGD(
+                ResidualMLP(n_pose + features, config.latent, **trunk),
+                scale=config.pilgd_scale,
+                clamp=config.pilgd_clamp,
+            )
+        elif config.pilgd == "vae":
+            self.pilgd = VariationalPILGD(
+                ResidualMLP(n_pose + features, 2 * config.latent, **trunk)
+            )
+        else:
+            raise ValueError(f"expected pilgd 'gaussian' or 'vae', got {config.pilgd!r}")
+        self.decoder = PoseDecoder(config, features)
+        self.encoder2d = ResidualMLP(features, config.code, **trunk)
+        self.decoder2d = ResidualMLP(
+            config.code, 2 * config.joints, width=config.width // 2, blocks=1
+        )
+        if config.base == "pagd":
+            base: PAGD | StandardBase = PAGD(
+                ResidualMLP(config.code, 2 * config.latent, width=config.width // 2, blocks=1),
+                clamp=config.pagd_clamp,
+            )
+        elif config.base == "standard":
+            base = StandardBase(config.latent)
+        else:
+            raise ValueError(f"expected base 'pagd' or 'standard', got {config.base!r}")
+        self.flow = ConditionalFlow(
+            base,
+            coupling_stack(
+                config.latent,
+                config.code,
+                kind=config.coupling,
+                couplings=config.couplings,
+                width=config.flow_width,
+                clamp=config.flow_clamp,
+            ),
+        )
+        self.register_buffer("pose_mean", torch.zeros(n_pose))
+        self.register_buffer("pose_std", torch.full((n_pose,), 0.3))
+        self.register_buffer("noise_scale", torch.full((config.joints - 1,), 0.02))
+
+    def conditional(
+        self,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> DecodedPoseDistribution:
+        """The law of the 3D pose given 2D keypoints.
+
+        Args:
+            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen.
+            confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
+            focal: Focal length in the unit of `p2d`, a number or `(...)`. Where it is known, people
+                off the image centre are rectified; left out, the angle stays uncertain.
+            center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+
+        Returns:
+            A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
+            axes (x right, y down, z forward).
+
+        Raises:
+            InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
+        """
+        evidence = keypoint_evidence(
+            p2d, confidence, joints=self.config.joints, focal=focal, center=center
+        )
+        return self.law(evidence)
+
+    forward = conditional
+
+    def law(self, evidence: Evidence) -> DecodedPoseDistribution:
+        """The law given prepared evidence with features `(..., n)`."""
+        rotation = None if evidence.rotation is None else evidence.rotation.mT
+        return DecodedPoseDistribution(
+            self.latent_law(evidence.features),
+            self.bind_decoder(evidence.features),
+            self.noise_scale,
+            encoder=partial(self._centre, evidence.features),
+            rotation=rotation,
+        )
+
+    def latent_law(self, features: Tensor) -> FlowDistribution:
+        """The flow law of `w` for evidence features `(..., n)` (eq. 9)."""
+        return self.flow(self.encoder2d(features))
+
+    def bind_decoder(self, features: Tensor) -> partial[Tensor]:
+        """The decoder k for fixed evidence: `(..., d) -> (..., J - 1, 3)` in metres."""
+        return partial(self._joints, self.decoder.bind(features))
+
+    def standardise(self, joints: Tensor) -> Tensor:
+        """Joints `(..., J - 1, 3)` in metres to the networks' vectors `(..., 3 (J - 1))`."""
+        return (joints.flatten(-2) - self.pose_mean) / self.pose_std
+
+    def embed(self, joints: Tensor, features: Tensor) -> torch.distributions.Independent:
+        """PILGD of poses `(..., J - 1, 3)` in the evidence's axes (eq. 1-2)."""
+        x = self.standardise(joints)
+        features = features.expand(*x.shape[:-1], features.shape[-1])
+        return self.pilgd(torch.cat([x, features], -1))
+
+    def _centre(self, features: Tensor, joints: Tensor) -> Tensor:
+        return self.embed(joints, features).mean
+
+    def _joints(self, decode: partial[Tensor], w: Tensor) -> Tensor:
+        flat = decode(w) * self.pose_std + self.pose_mean
+        return flat.unflatten(-1, (-1, 3))

@@ -1,0 +1,104 @@
+"""Small residual networks whose context part is computed once for each context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualMLP(nn.Module):
+    """Pre-activation residual MLP.
+
+    Args:
+        features: Input size.
+        out: Output size.
+        width: Hidden size.
+        blocks: Number of residual blocks of two layers.
+        dropout: Dropout probability inside each block.
+    """
+
+    def __init__(
+        self, features: int, out: int, *, width: int = 512, blocks: int = 2, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.input = nn.Linear(features, width)
+        self.blocks = _blocks(width, blocks, dropout)
+        self.output = nn.Linear(width, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `(..., features)` to `(..., out)`."""
+        return self.output(nn.functional.silu(self.blocks(self.input(x))))
+
+
+class ConditionalMLP(nn.Module):
+    """Residual MLP of a value and a context, with a split first layer.
+
+    The context's share of the first layer is computed once by `bind` and then broadcast over
+    samples, instead of being copied for each sample.
+
+    Args:
+        features: Size of the value.
+        context: Size of the context.
+        out: Output size.
+        width: Hidden size.
+        blocks: Number of residual blocks of two layers.
+        dropout: Dropout probability inside each block.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int,
+        out: int,
+        *,
+        width: int = 256,
+        blocks: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.value = nn.Linear(features, width, bias=False)
+        self.context = nn.Linear(context, width)
+        self.blocks = _blocks(width, blocks, dropout)
+        self.output = nn.Linear(width, out)
+        # As in one joint layer: the fan-in is that of value and context together.
+        bound = (features + context) ** -0.5
+        nn.init.uniform_(self.value.weight, -bound, bound)
+        nn.init.uniform_(self.context.weight, -bound, bound)
+
+    def bind(self, context: Tensor) -> Callable[[Tensor], Tensor]:
+        """Fixes the context `(..., context)`; returns a map `(..., features) -> (..., out)`."""
+        return partial(self._tail, self.context(context))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Maps `(..., features)` and `(..., context)` to `(..., out)`."""
+        return self._tail(self.context(context), x)
+
+    def _tail(self, hoisted: Tensor, x: Tensor) -> Tensor:
+        hidden = self.blocks(self.value(x) + hoisted)
+        return self.output(nn.functional.silu(hidden))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.second = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(nn.functional.silu(x))
+        return x + self.second(self.dropout(nn.functional.silu(hidden)))
+
+
+def _blocks(width: int, blocks: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(*(_Block(width, dropout) for _ in range(blocks)))
+
+
+def zero_output(network: ResidualMLP | ConditionalMLP) -> None:
+    """Makes the network's output zero at initialisation, so that a coupling starts as identity."""
+    with torch.no_grad():
+        network.output.weight.zero_()
+        network.output.bias.zero_()

@@ -1,0 +1,134 @@
+"""The losses of ProPose, one function each, and a proper score as an alternative.
+
+Shapes: poses are `(B, J, 3)` (any joint set, metres), hypotheses `(L, B, J, 3)`, latents `(B, d)`.
+Each function returns a scalar, the mean over the batch. The paper prints sums over joints; means
+over joints are used here, so that weights do not depend on the joint set.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+
+def recon3d(pose: Tensor, decoded: Tensor, *, squared: bool = False) -> Tensor:
+    """Reconstruction error of 3D poses (ProPose, eq. 4).
+
+    The paper calls it MSE and prints an unsquared norm; that is the default, the mean per-joint
+    error in metres. `squared` gives the mean squared distance instead.
+    """
+    distance = (pose - decoded).square().sum(-1)
+    return distance.mean() if squared else _norm(distance).mean()
+
+
+def recon2d(p2d: Tensor, decoded: Tensor, visible: Tensor | None = None) -> Tensor:
+    """L1 reconstruction error of 2D poses `(B, J, 2)` (ProPose, eq. 6), visible joints only."""
+    error = (p2d - decoded).abs().sum(-1)
+    if visible is None:
+        return error.mean()
+    weight = visible.to(error.dtype)
+    return (error * weight).sum() / weight.sum().clamp_min(1)
+
+
+def negative_log_likelihood(law: Distribution, w: Tensor) -> Tensor:
+    """Negative log-likelihood per latent dimension (ProPose, eq. 10).
+
+    Eq. 10 is printed per dimension except for its log-determinant; here the Gaussian terms are
+    summed, the log-determinant is taken once, and all of it is divided by `d`.
+    """
+    return -law.log_prob(w).mean() / w.shape[-1]
+
+
+def mode_to_mode(z: Tensor, mu: Tensor) -> Tensor:
+    """Distance of the PILGD mean, taken to the base, from the PAGD mean (ProPose, eq. 15)."""
+    return _norm((z - mu).square().sum(-1)).mean()
+
+
+def best_of_m(hypotheses: Tensor, pose: Tensor, *, k: int) -> Tensor:
+    """Error of the mean of the `k` best hypotheses (ProPose, eq. 12).
+
+    Ranked by mean per-joint error. Raises ValueError unless `1 <= k <= L`.
+    """
+    if not 1 <= k <= len(hypotheses):
+        raise ValueError(f"expected 1 <= k <= {len(hypotheses)} hypotheses, got k = {k}")
+    with torch.no_grad():
+        error = (hypotheses - pose).norm(dim=-1).mean(-1)
+        best = error.topk(k, dim=0, largest=False).indices
+    chosen = hypotheses.gather(0, best[..., None, None].expand(-1, -1, *hypotheses.shape[2:]))
+    return recon3d(pose, chosen.mean(0))
+
+
+def random_hypothesis(hypotheses: Tensor, pose: Tensor) -> Tensor:
+    """Error of one randomly generated hypothesis (ProPose, eq. 13): the first, draws being iid."""
+    return recon3d(pose, hypotheses[0])
+
+
+def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
+    """Energy score of hypotheses, a proper score: its minimum is at the true law.
+
+    The mean of the joints' scores and of the whole pose vector's (divided by the root of J). In
+    place of the best of M it stops the law from being narrower or wider than the truth, and the
+    joints from being independent. Source: Gneiting and Raftery (2007), sec. 4.3.
+    """
+    count = len(hypotheses)
+    if count < 2:
+        raise ValueError(f"expected at least 2 hypotheses on axis 0, got {count}")
+    error = _distance(hypotheses - pose)
+    # Shifts cover each unordered pair of hypotheses the same number of times.
+    shifts = range(1, count // 2 + 1)
+    weights = [0.5 if 2 * shift == count else 1.0 for shift in shifts]
+    spread = sum(
+        weight * _distance(hypotheses - hypotheses.roll(shift, 0))
+        for shift, weight in zip(shifts, weights, strict=True)
+    )
+    return error - 0.5 * spread / sum(weights)
+
+
+def _distance(difference: Tensor) -> Tensor:
+    square = difference.square().sum(-1)
+    return 0.5 * (_norm(square).mean() + _norm(square.mean(-1)).mean())
+
+
+def gate(threshold: float, generator: torch.Generator) -> bool:
+    """The random gate on the bidirectional loss (ProPose, eq. 14): open when `U(0, 1) >= b`."""
+    return bool(torch.rand((), generator=generator, device=generator.device) >= threshold)
+
+
+def discriminator_loss(real_energy: Tensor, fake_energy: Tensor, *, margin: float) -> Tensor:
+    """EBGAN's discriminator loss `D(x) + [m - D(x_hat)]^+` (ProPose, eq. 11); energies `(B,)`.
+
+    `x_hat` must be detached by the caller: the generator has its own loss and optimiser.
+    """
+    return real_energy.mean() + (margin - fake_energy).clamp_min(0).mean()
+
+
+def generator_loss(fake_energy: Tensor) -> Tensor:
+    """EBGAN's generator loss `D(x_hat)` (ProPose, eq. 11); energies `(B,)`."""
+    return fake_energy.mean()
+
+
+def pulling_away(codes: Tensor) -> Tensor:
+    """Mean squared cosine between encoder outputs `(B, m)` of a batch (ProPose, eq. 11).
+
+    Part of the generator's loss only. Raises ValueError for a batch of one.
+    """
+    count = len(codes)
+    if count < 2:
+        raise ValueError(f"expected at least 2 codes on axis 0, got {count}")
+    unit = torch.nn.functional.normalize(codes, dim=-1)
+    cosine = (unit @ unit.mT).square()
+    return (cosine.sum() - cosine.diagonal().sum()) / (count * (count - 1))
+
+
+def kl_to_standard(law: Distribution) -> Tensor:
+    """KL divergence of diagonal normals from N(0, I) per dimension: the VAE of Table 4."""
+    standard = torch.distributions.Normal(0.0, 1.0)
+    inner = law.base_dist  # type: ignore[attr-defined]
+    normal = torch.distributions.Normal(inner.loc, inner.scale)
+    return torch.distributions.kl_divergence(normal, standard).mean()
+
+
+def _norm(square: Tensor) -> Tensor:
+    # The gradient of a norm is undefined at zero, which a perfect reconstruction reaches.
+    return (square + 1e-12).sqrt()

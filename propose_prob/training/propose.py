@@ -1,0 +1,221 @@
+"""Algorithm 1 of ProPose: which losses move which parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data.simulate import Batch, Simulator
+from ..models.discriminator import PoseDiscriminator
+from ..models.evidence import keypoint_evidence
+from ..models.propose import ProPose
+from . import objectives
+from .config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch as the networks see it.
+
+    Attributes:
+        features: Evidence `(B, n)`.
+        joints: Poses without their root in the evidence's axes, `(B, J - 1, 3)` metres.
+        visible: `(B, J)` bool.
+    """
+
+    features: Tensor
+    joints: Tensor
+    visible: Tensor
+
+
+def prepare(batch: Batch, known: Tensor) -> Pairs:
+    """Turns simulated pairs into evidence; `known` `(B,)` says whose intrinsics are told."""
+    told = keypoint_evidence(batch.p2d, batch.confidence, focal=1.0)
+    plain = keypoint_evidence(batch.p2d, batch.confidence)
+    assert told.rotation is not None
+    turned = batch.p3d @ told.rotation.mT
+    return Pairs(
+        torch.where(known[:, None], told.features, plain.features),
+        torch.where(known[:, None, None], turned, batch.p3d)[:, 1:],
+        batch.confidence > 0,
+    )
+
+
+class ProPoseTrainer:
+    """One training state: model, discriminator, optimisers and random generators.
+
+    Args:
+        model: The model that is trained, in place.
+        config: The run.
+        simulator: Source of pairs.
+        device: Where model and data live.
+    """
+
+    def __init__(
+        self,
+        model: ProPose,
+        config: TrainConfig,
+        simulator: Simulator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.simulator = simulator
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.gate_generator = torch.Generator().manual_seed(config.seed + 1)
+        features = 3 * model.config.joints + 2
+        self.discriminator = PoseDiscriminator(len(model.pose_mean), features).to(device)
+        groups = self.parameter_groups()
+        self.optimiser1 = self._adam(groups["phase1"], config.rate1)
+        self.optimiser2 = self._adam(groups["phase2"], config.rate2)
+        self.optimiser_d = self._adam(list(self.discriminator.parameters()), config.rate1)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Phase 1 moves g and k, phase 2 moves q, v, h and f (Algorithm 1)."""
+        m = self.model
+        return {
+            "phase1": [*m.pilgd.parameters(), *m.decoder.parameters()],
+            "phase2": [
+                *m.encoder2d.parameters(),
+                *m.decoder2d.parameters(),
+                *m.flow.parameters(),
+            ],
+        }
+
+    def fit_standardiser(self, batches: int = 20) -> None:
+        """Sets mean and deviation of the pose vector from simulated poses."""
+        joints = torch.cat([self._draw().joints.flatten(1) for _ in range(batches)])
+        self.model.pose_mean.copy_(joints.mean(0))
+        self.model.pose_std.copy_(joints.std(0))
+
+    def set_rate(self, factor: float) -> None:
+        """Sets all learning rates to `factor` times their peak."""
+        for optimiser, peak in (
+            (self.optimiser1, self.config.rate1),
+            (self.optimiser2, self.config.rate2),
+            (self.optimiser_d, self.config.rate1),
+        ):
+            for group in optimiser.param_groups:
+                group["lr"] = factor * peak
+
+    def step1(self) -> dict[str, float]:
+        """One batch of phase 1: recon3D, the gated bidirectional loss, the adversarial part."""
+        pairs = self._draw()
+        self._freeze("phase2", True)
+        losses = self._generator_losses(pairs)
+        self._update(sum(losses.values()), self.optimiser1, "phase1")
+        self._freeze("phase2", False)
+        if self.config.loss.adversarial:
+            losses["discriminator"] = self._discriminator_step(pairs)
+        return {name: float(value) for name, value in losses.items()}
+
+    def step2(self) -> dict[str, float]:
+        """One batch of phase 2: recon2D, NLL and mode-to-mode; w and mu_3D are detached."""
+        pairs = self._draw()
+        with torch.no_grad():
+            pilgd = self.model.embed(pairs.joints, pairs.features)
+            w, mu = pilgd.sample(), pilgd.mean
+        losses = self._flow_losses(pairs, w, mu)
+        self._update(sum(losses.values()), self.optimiser2, "phase2")
+        return {name: float(value) for name, value in losses.items()}
+
+    def step_end_to_end(self) -> dict[str, float]:
+        """One batch in which all parameters move together (Table 6)."""
+        pairs = self._draw()
+        losses = self._generator_losses(pairs)
+        pilgd = self.model.embed(pairs.joints, pairs.features)
+        losses |= self._flow_losses(pairs, pilgd.rsample(), pilgd.mean)
+        self.optimiser1.zero_grad(set_to_none=True)
+        self._update(sum(losses.values()), self.optimiser2, "phase2", step=False)
+        self._apply(self.optimiser1, "phase1")
+        self._apply(self.optimiser2, "phase2")
+        if self.config.loss.adversarial:
+            losses["discriminator"] = self._discriminator_step(pairs)
+        return {name: float(value) for name, value in losses.items()}
+
+    def _generator_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        loss, model = self.config.loss, self.model
+        pilgd = model.embed(pairs.joints, pairs.features)
+        decode = model.bind_decoder(pairs.features)
+        decoded = decode(pilgd.rsample())
+        losses = {"recon3d": loss.recon3d * objectives.recon3d(pairs.joints, decoded)}
+        if model.config.pilgd == "vae":
+            losses["kl"] = loss.kl * objectives.kl_to_standard(pilgd)
+        if loss.adversarial:
+            energy, codes = self.discriminator(model.standardise(decoded), pairs.features)
+            pull = loss.pulling_away * objectives.pulling_away(codes)
+            losses["adversarial"] = loss.adversarial * (objectives.generator_loss(energy) + pull)
+        bidirectional = loss.best_of + loss.random + loss.energy
+        if bidirectional and objectives.gate(loss.gate, self.gate_generator):
+            latent = model.latent_law(pairs.features).rsample((loss.hypotheses,))
+            hypotheses = decode(latent)
+            if loss.best_of:
+                losses["best_of"] = loss.best_of * objectives.best_of_m(
+                    hypotheses, pairs.joints, k=loss.best
+                )
+            if loss.random:
+                losses["random"] = loss.random * objectives.random_hypothesis(
+                    hypotheses, pairs.joints
+                )
+            if loss.energy:
+                losses["energy"] = loss.energy * objectives.energy_score(hypotheses, pairs.joints)
+        return losses
+
+    def _flow_losses(self, pairs: Pairs, w: Tensor, mu: Tensor) -> dict[str, Tensor]:
+        loss, model = self.config.loss, self.model
+        code = model.encoder2d(pairs.features)
+        n = 2 * model.config.joints
+        p2d = pairs.features[:, :n].unflatten(-1, (-1, 2))
+        decoded = model.decoder2d(code).unflatten(-1, (-1, 2))
+        losses = {"recon2d": loss.recon2d * objectives.recon2d(p2d, decoded, pairs.visible)}
+        law = model.flow(code)
+        if loss.nll:
+            losses["nll"] = loss.nll * objectives.negative_log_likelihood(law, w)
+        if loss.mode_to_mode:
+            losses["mode_to_mode"] = loss.mode_to_mode * objectives.mode_to_mode(
+                law.transform.inv(mu), law.base_dist.mean
+            )
+        return losses
+
+    def _discriminator_step(self, pairs: Pairs) -> Tensor:
+        model, loss = self.model, self.config.loss
+        with torch.no_grad():
+            latent = model.embed(pairs.joints, pairs.features).sample()
+            fake = model.standardise(model.bind_decoder(pairs.features)(latent))
+        real_energy, _ = self.discriminator(model.standardise(pairs.joints), pairs.features)
+        fake_energy, _ = self.discriminator(fake, pairs.features)
+        value = objectives.discriminator_loss(real_energy, fake_energy, margin=loss.margin)
+        self.optimiser_d.zero_grad(set_to_none=True)
+        value.backward()
+        self.optimiser_d.step()
+        return value
+
+    def _draw(self) -> Pairs:
+        batch = self.simulator(self.config.batch_size, self.generator)
+        known = torch.rand(
+            len(batch.p2d), generator=self.generator, device=self.generator.device
+        )
+        return prepare(batch, known < self.config.known_intrinsics)
+
+    def _freeze(self, group: str, frozen: bool) -> None:
+        for parameter in self.parameter_groups()[group]:
+            parameter.requires_grad_(not frozen)
+
+    def _update(
+        self, total: Tensor, optimiser: torch.optim.Optimizer, group: str, *, step: bool = True
+    ) -> None:
+        if not bool(torch.isfinite(total)):
+            raise FloatingPointError(f"the loss became {float(total)}; lower the learning rate")
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        if step:
+            self._apply(optimiser, group)
+
+    def _apply(self, optimiser: torch.optim.Optimizer, group: str) -> None:
+        nn.utils.clip_grad_norm_(self.parameter_groups()[group], self.config.clip)
+        optimiser.step()
+
+    def _adam(self, parameters: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.config.weight_decay)

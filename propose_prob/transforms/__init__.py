@@ -1,0 +1,19 @@
+"""Bijections from latent to event: pure torch transforms, parameters given from outside."""
+
+from .base import Chain, Identity, VectorTransform
+from .clamp import soft_clamp
+from .coupling import AdditiveCoupling, AffineCoupling, SplineCoupling
+from .linear import DiagonalAffine, LULinear, Permutation
+
+__all__ = [
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Chain",
+    "DiagonalAffine",
+    "Identity",
+    "LULinear",
+    "Permutation",
+    "SplineCoupling",
+    "VectorTransform",
+    "soft_clamp",
+]

@@ -1,0 +1,143 @@
+"""Coupling transforms: one half moves by what the other half and the context say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .._zuko import MonotonicRQSTransform
+from .base import VectorTransform
+from .clamp import soft_clamp
+
+
+class _Coupling(VectorTransform):
+    """Splits a vector in two; `swap` says that the first part moves instead of the second.
+
+    Args:
+        network: Maps the resting half `(..., r)` to the parameters of the moving half.
+        resting: Number of resting elements.
+        swap: Whether the resting elements are the last ones.
+    """
+
+    def __init__(
+        self, network: Callable[[Tensor], Tensor], resting: int, *, swap: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.resting = resting
+        self.swap = swap
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.swap:
+            moving, resting = x.tensor_split((x.shape[-1] - self.resting,), -1)
+        else:
+            resting, moving = x.tensor_split((self.resting,), -1)
+        return resting, moving
+
+    def _join(self, resting: Tensor, moving: Tensor) -> Tensor:
+        # The context may have batch axes that the value lacks.
+        resting = resting.expand(*moving.shape[:-1], resting.shape[-1])
+        return torch.cat([moving, resting] if self.swap else [resting, moving], -1)
+
+
+class AdditiveCoupling(_Coupling):
+    """Moves one half by a shift of the other; the log-determinant is zero everywhere.
+
+    Source: NICE (Dinh et al., 2014); the coupling of ProHMR, sec. 3.3.
+    """
+
+    constant_ladj = True
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds the shift."""
+        resting, moving = self._split(x)
+        y = self._join(resting, moving + self.network(resting))
+        return y, y.new_zeros(()).expand(y.shape[:-1])
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes the shift off again."""
+        resting, moving = self._split(y)
+        x = self._join(resting, moving - self.network(resting))
+        return x, x.new_zeros(()).expand(x.shape[:-1])
+
+
+class AffineCoupling(_Coupling):
+    """Scales and shifts one half; the log-scale passes the soft clamp of ProPose, eq. 5.
+
+    Source: Real NVP (Dinh et al., 2017) with the clamp of Ardizzone et al. (2019).
+
+    Args:
+        network: Maps the resting half `(..., r)` to `(..., 2 m)`: shifts, then raw log-scales.
+        resting: Number of resting elements.
+        swap: Whether the resting elements are the last ones.
+        clamp: Bound of each log-scale.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        resting: int,
+        *,
+        swap: bool = False,
+        clamp: float = 1.0,
+    ) -> None:
+        super().__init__(network, resting, swap=swap)
+        self.clamp = clamp
+
+    def _parameters(self, resting: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self.network(resting).chunk(2, -1)
+        return shift, soft_clamp(raw, self.clamp)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales, then shifts."""
+        resting, moving = self._split(x)
+        shift, log_scale = self._parameters(resting)
+        return self._join(resting, moving * log_scale.exp() + shift), log_scale.sum(-1)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes the shift off, then the scale."""
+        resting, moving = self._split(y)
+        shift, log_scale = self._parameters(resting)
+        return self._join(resting, (moving - shift) * (-log_scale).exp()), -log_scale.sum(-1)
+
+
+class SplineCoupling(_Coupling):
+    """Moves one half by monotonic rational-quadratic splines on [-5, 5], the identity outside.
+
+    Source: Neural Spline Flows (Durkan et al., 2019); the spline is zuko's.
+
+    Args:
+        network: Maps the resting half `(..., r)` to `(..., m (3 bins - 1))`.
+        resting: Number of resting elements.
+        swap: Whether the resting elements are the last ones.
+        bins: Number of bins.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        resting: int,
+        *,
+        swap: bool = False,
+        bins: int = 8,
+    ) -> None:
+        super().__init__(network, resting, swap=swap)
+        self.bins = bins
+
+    def _spline(self, resting: Tensor) -> MonotonicRQSTransform:
+        raw = self.network(resting).unflatten(-1, (-1, 3 * self.bins - 1))
+        return MonotonicRQSTransform(*raw.split([self.bins, self.bins, self.bins - 1], -1))
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Applies the splines."""
+        resting, moving = self._split(x)
+        moved, ladj = self._spline(resting).call_and_ladj(moving)
+        return self._join(resting, moved), ladj.sum(-1)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Undoes the splines."""
+        resting, moved = self._split(y)
+        moving, ladj = self._spline(resting).inv.call_and_ladj(moved)
+        return self._join(resting, moving), ladj.sum(-1)

@@ -1,0 +1,96 @@
+"""Linear transforms with constant log-determinants."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import VectorTransform
+
+
+class Permutation(VectorTransform):
+    """Reorders the elements.
+
+    Args:
+        order: Permutation `(d,)`: element `i` of the event is element `order[i]` of the latent.
+        inverse_order: Its inverse; computed when left out.
+    """
+
+    constant_ladj = True
+
+    def __init__(self, order: Tensor, inverse_order: Tensor | None = None) -> None:
+        super().__init__()
+        self.order = order
+        self.inverse_order = order.argsort() if inverse_order is None else inverse_order
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reorders."""
+        return x.index_select(-1, self.order), x.new_zeros(()).expand(x.shape[:-1])
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Restores the order."""
+        return y.index_select(-1, self.inverse_order), y.new_zeros(()).expand(y.shape[:-1])
+
+
+class DiagonalAffine(VectorTransform):
+    """Scales and shifts each element: `y = exp(log_scale) x + shift` (ActNorm once fitted).
+
+    Source: Glow (Kingma and Dhariwal, 2018); "instance normalisation" of ProHMR, eq. 3.
+
+    Args:
+        shift: `(d,)`.
+        log_scale: `(d,)`.
+    """
+
+    constant_ladj = True
+
+    def __init__(self, shift: Tensor, log_scale: Tensor) -> None:
+        super().__init__()
+        self.shift = shift
+        self.log_scale = log_scale
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales, then shifts."""
+        y = x * self.log_scale.exp() + self.shift
+        return y, self.log_scale.sum().expand(y.shape[:-1])
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes the shift off, then the scale."""
+        x = (y - self.shift) * (-self.log_scale).exp()
+        return x, -self.log_scale.sum().expand(x.shape[:-1])
+
+
+class LULinear(VectorTransform):
+    """Linear map `y = L U x + shift` given by its triangular factors.
+
+    Source: Glow (Kingma and Dhariwal, 2018), sec. 3.2; ProHMR, eq. 3.
+
+    Args:
+        lower: Unit lower triangular `(d, d)`.
+        upper: Upper triangular `(d, d)` with a positive diagonal.
+        shift: `(d,)`.
+    """
+
+    constant_ladj = True
+
+    def __init__(self, lower: Tensor, upper: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.lower = lower
+        self.upper = upper
+        self.shift = shift
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiplies by the matrix, then shifts."""
+        y = x @ (self.lower @ self.upper).mT + self.shift
+        return y, self._ladj().expand(y.shape[:-1])
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Solves the two triangular systems."""
+        # One solve with all values as columns: a batch of solves is many times slower.
+        columns = (y - self.shift).reshape(-1, y.shape[-1]).mT
+        half = torch.linalg.solve_triangular(self.lower, columns, upper=False, unitriangular=True)
+        x = torch.linalg.solve_triangular(self.upper, half, upper=True).mT.reshape(y.shape)
+        return x, -self._ladj().expand(x.shape[:-1])
+
+    def _ladj(self) -> Tensor:
+        return self.upper.diagonal().log().sum()

@@ -1,0 +1,117 @@
+"""Models as safetensors files: parameters, buffers and the configuration, never code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import InputError
+from ..models.propose import ProPose, ProPoseConfig
+
+_FORMAT = "propose_prob/1"
+_MODELS = {"ProPose": (ProPose, ProPoseConfig)}
+
+
+def available() -> list[str]:
+    """Names of the models that ship with the package."""
+    files = resources.files(__package__).iterdir()
+    return sorted(f.name.removesuffix(".safetensors") for f in files if f.name.endswith("tensors"))
+
+
+def load(name: str | Path, *, device: torch.device | str = "cpu") -> ProPose:
+    """Loads a trained model, ready to use: evaluation mode, float32, parameters frozen.
+
+    Args:
+        name: Name of a shipped model (see `available`) or path of a file written by `save`.
+        device: Where to put it.
+
+    Returns:
+        The model; `requires_grad_(True)` makes it trainable again.
+
+    Raises:
+        InputError: If there is no such model, or the file is truncated, not safetensors (a pickle,
+            say), or of another library or model.
+
+    Example:
+        >>> model = load("propose-cmu17")
+        >>> model.conditional(torch.randn(17, 2)).sample((200,)).shape
+        torch.Size([200, 17, 3])
+    """
+    shipped = resources.files(__package__).joinpath(f"{name}.safetensors")
+    if str(name) in available():
+        with resources.as_file(shipped) as path:
+            return _read(path, device)
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(
+            f"no model named {str(name)!r}: expected one of {', '.join(available()) or 'none'} "
+            "or the path of a .safetensors file"
+        )
+    return _read(path, device)
+
+
+def save(model: ProPose, path: str | Path, *, half: bool = False) -> None:
+    """Writes a model as safetensors, whole or not at all.
+
+    Args:
+        model: The model.
+        path: File to write, replaced if it exists.
+        half: Store floating-point tensors as float16, half the size; use is float32 again.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+    """
+    path = Path(path)
+    tensors = {}
+    for key, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        tensors[key] = tensor.half() if half and tensor.is_floating_point() else tensor.clone()
+    metadata = {
+        "format": _FORMAT,
+        "model": type(model).__name__,
+        "config": json.dumps(dataclasses.asdict(model.config)),
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path, device: torch.device | str) -> ProPose:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path.name}: expected a safetensors file, got a truncated or foreign one ({error})"
+        ) from None
+    if metadata.get("format") != _FORMAT or metadata.get("model") not in _MODELS:
+        raise InputError(
+            f"{path.name}: expected a model of this library ({', '.join(_MODELS)}), "
+            f"got {metadata.get('format', 'no format')} {metadata.get('model', '')}".rstrip()
+        )
+    kind, config_type = _MODELS[metadata["model"]]
+    try:
+        model = kind(config_type(**json.loads(metadata["config"])))
+        converted = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        model.load_state_dict(converted)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path.name}: the tensors do not fit the stored configuration ({reason})"
+        ) from None
+    return model.to(device).eval().requires_grad_(False)
