@@ -82,9 +82,11 @@ class Evaluator:
                 root-relative, a value is not finite (the message names the batch element), or only
                 some of the batches have ``p2d`` or ``group``.
         """
+        samples = samples if samples.dtype == torch.float64 else samples.float()
+        point, target = point.to(samples), target.to(samples)
+        p2d = None if p2d is None else p2d.to(samples)
+        visible = visible.to(samples.device, torch.bool)
         self._check(samples, point, target, visible, p2d, focal, group)
-        samples, point, target = (_at_least_float32(x) for x in (samples, point, target))
-        visible = visible.bool()
         columns = self._columns(samples, point, target, visible)
         if p2d is not None and focal is not None:
             columns["reprojection"] = _reprojection(samples, p2d, focal, visible)
@@ -187,11 +189,11 @@ class Evaluator:
         style = (p2d is not None, group is not None)
         if self._style not in (None, style):
             raise ValueError("expected p2d and group in every batch or in none, got a mixture")
-        self._check_hidden(visible.bool())
+        self._check_hidden(visible)
         for name, poses in (("samples", samples), ("point", point), ("target", target)):
             self._check_pose(name, poses)
         if p2d is not None:
-            self._refuse(~p2d.isfinite().all(-1) & visible.bool(), "p2d", "a non-finite value")
+            self._refuse(~p2d.isfinite().all(-1) & visible, "p2d", "a non-finite value")
         self._style = style
 
     def _check_hidden(self, visible: Tensor) -> None:
@@ -264,7 +266,6 @@ def _reprojection(
     samples: Tensor, p2d: Tensor, focal: float | Tensor, visible: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean 2D distance of all hypotheses on visible joints, and which items could be placed."""
-    p2d = p2d.to(samples.dtype)
     length = torch.as_tensor(focal, dtype=samples.dtype, device=samples.device)
     length = length.expand(samples.shape[1])[:, None, None]
     # Only two distinct image points fix a translation; other poses are left out, not guessed.
@@ -280,7 +281,3 @@ def _reprojection(
     error = torch.zeros(len(placed), dtype=samples.dtype, device=samples.device)
     error[placed] = (torch.where(seen, distance, 0).sum(-1) / seen.sum(-1)).mean(0)
     return error, placed.to(samples.dtype)
-
-
-def _at_least_float32(value: Tensor) -> Tensor:
-    return value if value.dtype == torch.float64 else value.float()

@@ -230,9 +230,11 @@ class Report:
         """Aligned plain text, with the protocol above it."""
         unit, pixels = self.protocol.unit, self.protocol.keypoint_unit
         head = textwrap.fill(f"Protocol: {self.protocol.describe()}", width=100)
-        columns = {f"{self.num_items} poses": self.items}
+        means = f"Means over {self.num_items} poses"
+        columns = {"poses": self.items}
         if self.actions is not None:
-            columns[f"{len(self.by_action)} actions"] = self.actions
+            means += f" and, with equal weights, over {len(self.by_action)} actions"
+            columns["actions"] = self.actions
         errors = [
             (label, prefix)
             for label, prefix in (
@@ -243,7 +245,7 @@ class Report:
                 (f"best of {self.protocol.num_samples}", "best"),
             )
         ]
-        titles = [f"{kind}, {over}" for over in columns for kind in ("MPJPE", "PA-MPJPE")]
+        titles = [f"{kind} ({over})" for over in columns for kind in ("MPJPE", "PA-MPJPE")]
         rows = [
             [
                 label,
@@ -255,7 +257,7 @@ class Report:
             ]
             for label, prefix in errors
         ]
-        blocks = [head, _align([[f"error ({unit})", *titles], *rows])]
+        blocks = [head, f"{means}.", _align([[f"error ({unit})", *titles], *rows])]
         law = [
             (f"energy score, per joint ({unit})", "energy_joint", 1),
             (f"energy score, whole pose ({unit})", "energy_pose", 1),

@@ -45,9 +45,9 @@ def reference(samples, target, mask):
 
 @pytest.mark.parametrize("num_samples", [1, 2, 20, 21, 50])
 def test_calibration_equals_numpy(num_samples):
-    samples, target = gaussian(0.8, num_samples=num_samples, items=40, joints=6)
+    samples, target = gaussian(0.8, num_samples=num_samples, items=40, joints=7)
     samples, target = samples.double(), target.double()
-    mask = torch.rand(40, 6, generator=torch.Generator().manual_seed(1)) < 0.6
+    mask = torch.rand(40, 7, generator=torch.Generator().manual_seed(1)) < 0.6
     mask[:, 2] = False
     result = calibrate(samples, target, mask)
     frequencies, error, signed = reference(samples.numpy(), target.numpy(), mask.numpy())
@@ -61,9 +61,10 @@ def test_levels_are_twenty_steps():
 
 
 def test_samples_of_the_truth_are_calibrated():
-    result = calibrate(*gaussian(1.0))
-    assert 0.005 < result.error < 0.025
-    assert abs(result.signed) < 0.02
+    for num_samples, error in ((50, 0.0165), (200, 0.005)):
+        result = calibrate(*gaussian(1.0, num_samples=num_samples))
+        assert result.error == pytest.approx(error, abs=0.006)
+        assert result.signed == pytest.approx(-error, abs=0.008)
 
 
 def test_the_sign_tells_too_narrow_from_too_wide():

@@ -218,6 +218,14 @@ def test_float32_gives_the_same_numbers():
     assert close(evaluate(single).items, evaluate(batch).items, rel=1e-4)
 
 
+def test_samples_set_the_precision():
+    batch = data()
+    mixed = evaluate({**batch, "samples": batch["samples"].float()})
+    halved = evaluate({**batch, "samples": batch["samples"].bfloat16()})
+    assert close(mixed.items, evaluate(batch).items, rel=1e-4)
+    assert halved.items.sample_mpjpe == pytest.approx(mixed.items.sample_mpjpe, rel=0.02)
+
+
 def test_memory_does_not_grow_with_items():
     evaluator = Evaluator(replace(PROTOCOL, hidden_joints=0))
     batch = data(hidden=0.0)
@@ -271,7 +279,13 @@ def test_table_prints_the_protocol_first_and_lines_up():
     assert all(len(line) <= 100 for line in table.splitlines())
     for block in blocks:
         assert len({len(line) for line in block.splitlines()}) == 1
-    for phrase in ("best of 12", "one random sample", "energy score", "10 poses", "3 actions"):
+    for phrase in (
+        "best of 12",
+        "one random sample",
+        "energy score",
+        "over 10 poses",
+        "over 3 actions",
+    ):
         assert phrase in table
     assert f"{report.items.point_mpjpe:.1f}" in table
 
