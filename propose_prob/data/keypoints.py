@@ -1,9 +1,8 @@
-"""Reading 2D keypoints as detectors write them: OpenPose, COCO-style and MMPose JSON, and
-arrays."""
+"""Reading 2D keypoints as detectors write them: OpenPose, COCO-style, MMPose, and arrays."""
 
-import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,23 +59,21 @@ class KeypointStream(Iterator[Keypoints]):
         return next(self._frames)
 
 
-def read_keypoints(
-    path: str | Path, *, skeleton: Skeleton | str | None = None
-) -> KeypointStream:
+def read_keypoints(path: str | Path, *, skeleton: Skeleton | str | None = None) -> KeypointStream:
     """Read the people of every frame from a file or folder of 2D keypoints.
 
     What a file is, its content tells, not its name:
 
     * OpenPose JSON (`people`), BODY_25 or its 18-joint COCO model (given back as COCO_17: its neck
-    is only the middle of the
-      shoulders). `(0, 0, 0)` is a joint not seen. One file is one frame.
+      is only the middle of the shoulders). `(0, 0, 0)` is a joint not seen. One file is one frame.
     * COCO-style JSON: a list of results (`image_id`, `keypoints`), as AlphaPose writes too, or
-    `annotations`. A frame is an image. * MMPose JSON: `instance_info`, a list of `instances` by
-    frame, or a plain list of instances. * A folder of such files, one for each frame, sorted by
-    name (2 before 10). It is read one file at a time. * `.npy`, and `.npz` with `keypoints` (or one
-    array), optionally `confidence` and `skeleton`: shape (J, C), (frames, J, C) or
-      (frames, ..., people, J, C), where C is 2, or 3 with the confidence last. `.npy` is mapped
-      into memory, not loaded.
+      `annotations`. A frame is an image.
+    * MMPose JSON: `instance_info`, a list of `instances` by frame, or a plain list of instances.
+    * A folder of such files, one for each frame, sorted by name (2 before 10) and read one file at
+      a time.
+    * `.npy`, and `.npz` with `keypoints` (or one array) and optionally `confidence` and `skeleton`:
+      shape (J, C), (frames, J, C) or (frames, ..., people, J, C), where C is 2, or 3 with the
+      confidence last. `.npy` is mapped into memory, not loaded.
 
     A single JSON or npz file is read whole, which takes some ten times a JSON file's size in
     memory: split longer recordings into one file for each frame, or store them as `.npy`. Pickles
@@ -97,27 +94,22 @@ def read_keypoints(
             For a folder or an array this may come while iterating.
 
     Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "walk.npy"
-        >>> np.save(file, np.ones((5, 17, 3), dtype=np.float32))
-        >>> frames = read_keypoints(file, skeleton="coco_17")
-        >>> len(frames), next(frames).p2d.shape
-        (5, torch.Size([1, 17, 2]))
+        >>> from importlib.resources import files
+        >>> photo = files("propose_prob") / "assets" / "pexels-4793258_keypoints.json"
+        >>> frame = next(read_keypoints(str(photo)))
+        >>> frame.skeleton.name, frame.p2d.shape, int((frame.confidence > 0).sum())
+        ('body_25', torch.Size([1, 25, 2]), 24)
     """
     path = Path(path)
     wanted = get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton
-    try:
-        if path.is_dir():
-            return _read_folder(path, wanted)
-        head = _head(path)
-        if head.startswith(_NPY):
-            return _read_npy(path, wanted)
-        if head.startswith(_ZIP):
-            return _read_npz(path, wanted)
-        frames = parse_json(_text(path), path, wanted)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{path}: cannot be read: {reason}") from error
+    if path.is_dir():
+        return _read_folder(path, wanted)
+    head = _head(path)
+    if head.startswith(_NPY):
+        return _read_npy(path, wanted)
+    if head.startswith(_ZIP):
+        return _read_npz(path, wanted)
+    frames = parse_json(_text(path), path, wanted)
     found = [keypoints for frame in frames if (keypoints := _clean(frame, path)) is not None]
     if not found:
         raise InputError(_nobody(path))
@@ -128,9 +120,16 @@ def _nobody(path: Path) -> str:
     return f"{path}: expected people with visible joints, got none"
 
 
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read: {error.strerror or error}")
+
+
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        head = file.read(16)
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not head:
         raise InputError(f"{path}: expected keypoints, got an empty file")
     if head.startswith(_PICKLE):
@@ -141,6 +140,8 @@ def _head(path: Path) -> bytes:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected JSON, .npy or .npz, got neither") from error
 
@@ -167,7 +168,7 @@ def _clean(frame: Frame, path: Path) -> Keypoints | None:
         return None
     p2d = np.where(seen[..., None], p2d, np.float32(np.nan))[present]
     confidence = np.where(seen, confidence.clip(max=1), np.float32(0))[present]
-    ids = tuple(name for name, here in zip(frame.person_ids, present, strict=True) if here)
+    ids = tuple(frame.person_ids[index] for index in np.flatnonzero(present))
     return Keypoints(
         torch.from_numpy(p2d), torch.from_numpy(confidence), frame.skeleton, frame.name, ids
     )
@@ -211,17 +212,18 @@ def _read_npy(path: Path, skeleton: Skeleton | None) -> KeypointStream:
 
 def _read_npz(path: Path, skeleton: Skeleton | None) -> KeypointStream:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # A file opened here is closed here; np.load leaves that of a broken archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile,
-    io.UnsupportedOperation) as error: raise InputError(f"{path}: expected a complete .npz of plain
-    arrays: {error}") from error confidence, stored = arrays.pop("confidence", None),
-    arrays.pop("skeleton", None) if "keypoints" not in arrays and len(arrays) != 1:
+    except (ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: expected a complete .npz of plain arrays: {error}") from error
+    confidence, stored = arrays.pop("confidence", None), arrays.pop("skeleton", None)
+    if "keypoints" not in arrays and len(arrays) != 1:
         names = ", ".join(arrays) or "none"
         raise InputError(f"{path}: expected an array called keypoints, or only one, got {names}")
     keypoints = arrays["keypoints"] if "keypoints" in arrays else next(iter(arrays.values()))
     if not isinstance(keypoints, np.ndarray):
-        raise InputError(f"{path}: expected .npy arrays in the archive, got other files")
+        raise InputError(f"{path}: expected an archive of arrays, got one of other files")
     if skeleton is None and isinstance(stored, np.ndarray):
         try:
             skeleton = get_skeleton(str(stored))

@@ -39,8 +39,7 @@ class Frame:
     person_ids: tuple[int | str, ...]
 
     def named_after(self, file: Path, *, single: bool) -> "Frame":
-        """Name the frame after its file in a folder; several frames in one file keep their names
-        too."""
+        """Name the frame after its file, keeping its own name where it is not the only one."""
         stem = _stem(file)
         return replace(self, name=stem if single else f"{stem}/{self.name}")
 
@@ -80,7 +79,7 @@ class _Source:
     def skeleton(self, joints: int) -> Skeleton:
         skeleton = self.wanted or self.by_count.get(joints)
         if skeleton is None:
-            known = " or ".join(str(count) for count in self.by_count)
+            known = " or ".join(map(str, self.by_count))
             raise self.fail(
                 f"{known} joints ({self.kind}) or a named joint set", f"{joints} joints"
             )
@@ -126,8 +125,12 @@ def parse_json(text: str, path: Path, skeleton: Skeleton | None) -> list[Frame]:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        cut = " (the file breaks off)" if error.pos >= len(text.rstrip()) else ""
-        raise InputError(f"{path}: expected JSON, got a fault at {where}{cut}") from error
+        body = text.strip()
+        if body[0] in "{[" and (body[-1] not in "}]" or error.pos >= len(text.rstrip())):
+            raise InputError(f"{path}: expected JSON, got one cut off at {where}") from error
+        raise InputError(f"{path}: expected JSON, got something else at {where}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON with sensible numbers: {error}") from error
     except RecursionError as error:
         raise InputError(f"{path}: expected {_EXPECTED}, got JSON nested too deeply") from error
 
@@ -140,7 +143,7 @@ def parse_json(text: str, path: Path, skeleton: Skeleton | None) -> list[Frame]:
             dataset = document.get("meta_info")
             return _mmpose(document["instance_info"], path, _dataset_skeleton(dataset, skeleton))
         if "instances" in document:
-            return _mmpose([document], path, skeleton)
+            return _mmpose(document["instances"], path, skeleton)
         keys = ", ".join(list(document)[:5]) or "no keys"
         raise InputError(f"{path}: expected {_EXPECTED}, got an object with {keys}")
     if not isinstance(document, list):
@@ -177,7 +180,7 @@ def _identity(person: dict[str, Any], index: int, *keys: str) -> int | str:
 
 
 def _openpose(document: dict[str, Any], path: Path, wanted: Skeleton | None) -> list[Frame]:
-    source = _Source(path, "OpenPose", wanted, {25: BODY_25, 17: COCO_17})
+    source = _Source(path, "OpenPose", wanted, {25: BODY_25, 18: COCO_17, 17: COCO_17})
     people: list[tuple[int | str, npt.NDArray[np.float64]]] = []
     for index, person in enumerate(source.list_of_objects(document["people"], "people")):
         if "pose_keypoints_2d" not in person:
