@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from ..data.simulate import SimulatorConfig
+from ..errors import InputError
 from ..models.propose import ProPoseConfig
 
 
@@ -20,13 +25,14 @@ class LossConfig:
         best_of: Best of M in the bidirectional loss, eq. 12.
         random: Random hypothesis in the bidirectional loss, eq. 13.
         energy: Energy score in the bidirectional loss: a proper score, ours.
+        flow_energy: Energy score of decoded flow samples in phase 2, through the frozen decoder; ours.
         adversarial: Generator's and discriminator's part, eq. 11.
         pulling_away: Pulling-away term in the generator's loss, relative to `adversarial`.
         margin: m of eq. 11, in units of the energy (mean squared standardised residual).
         kl: Pull of the VAE of Table 4 towards N(0, I); unused by the Gaussian PILGD.
         hypotheses: L of eq. 12.
         best: k of eq. 12.
-        gate: b of eq. 14: the bidirectional loss applies with probability 1 - b.
+        gate: b of eq. 14: losses on hypotheses apply with probability 1 - b.
     """
 
     recon3d: float = 1.0
@@ -36,6 +42,7 @@ class LossConfig:
     best_of: float = 0.0
     random: float = 0.0
     energy: float = 1.0
+    flow_energy: float = 10.0
     adversarial: float = 0.0
     pulling_away: float = 0.1
     margin: float = 0.1
@@ -61,6 +68,7 @@ class TrainConfig:
         weight_decay: Of AdamW.
         clip: Largest gradient norm.
         average: Decay of the exponential average of the weights that is evaluated and saved.
+        validate: Steps between validations.
         known_intrinsics: Share of the pairs whose camera intrinsics the model is told.
         seed: Of everything random.
         model: Sizes and variants of the model.
@@ -72,13 +80,14 @@ class TrainConfig:
     steps: int = 20_000
     phase1: int = 10
     phase2: int = 10
-    batch_size: int = 256
-    rate1: float = 5e-4
-    rate2: float = 5e-4
+    batch_size: int = 128
+    rate1: float = 7e-4
+    rate2: float = 7e-4
     warmup: float = 0.03
     weight_decay: float = 0.01
     clip: float = 1.0
     average: float = 0.999
+    validate: int = 1000
     known_intrinsics: float = 0.5
     seed: int = 0
     model: ProPoseConfig = field(default_factory=ProPoseConfig)
@@ -92,3 +101,64 @@ class TrainConfig:
             )
         if self.schedule == "alternate" and self.loss.nll == 0:
             raise ValueError("without the NLL the flow only learns end to end: set schedule")
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain values, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: dict[str, Any], *, default: TrainConfig | None = None) -> TrainConfig:
+    """A configuration from plain values; what is left out keeps the default's value.
+
+    Raises:
+        InputError: If a name is unknown or a value does not fit, naming it.
+    """
+    return _merge(default or TrainConfig(), values, "")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """A configuration from a JSON file.
+
+    Raises:
+        InputError: If the file is missing, not JSON, or has unknown names or wrong values.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected a JSON configuration ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    return from_dict(values)
+
+
+def _merge(default: Any, values: dict[str, Any], where: str) -> Any:
+    kinds = get_type_hints(type(default))
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in kinds:
+            raise InputError(
+                f"configuration: unknown name {where + name!r}, expected one of "
+                f"{', '.join(sorted(kinds))}"
+            )
+        old = getattr(default, name)
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, dict):
+                raise InputError(f"configuration: {where + name} must be an object")
+            changes[name] = _merge(old, value, f"{where}{name}.")
+        elif isinstance(old, tuple):
+            if not isinstance(value, list) or len(value) != len(old):
+                raise InputError(f"configuration: {where + name} must be {len(old)} numbers")
+            changes[name] = tuple(float(v) for v in value)
+        elif isinstance(old, float) and type(value) in (int, float):
+            changes[name] = float(value)
+        elif type(value) is type(old):
+            changes[name] = value
+        else:
+            raise InputError(
+                f"configuration: {where + name} must be {type(old).__name__}, got {value!r}"
+            )
+    try:
+        return dataclasses.replace(default, **changes)
+    except ValueError as error:
+        raise InputError(f"configuration: {error}") from None

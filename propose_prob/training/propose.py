@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..data.simulate import Batch, Simulator
+from ..data.simulate import Simulator
 from ..models.discriminator import PoseDiscriminator
 from ..models.evidence import keypoint_evidence
 from ..models.propose import ProPose
@@ -30,16 +30,22 @@ class Pairs:
     visible: Tensor
 
 
-def prepare(batch: Batch, known: Tensor) -> Pairs:
-    """Turns simulated pairs into evidence; `known` `(B,)` says whose intrinsics are told."""
-    told = keypoint_evidence(batch.p2d, batch.confidence, focal=1.0)
-    plain = keypoint_evidence(batch.p2d, batch.confidence)
-    assert told.rotation is not None
-    turned = batch.p3d @ told.rotation.mT
+def prepare(p2d: Tensor, confidence: Tensor, p3d: Tensor, known: Tensor) -> Pairs:
+    """Turns simulated or recorded pairs into evidence.
+
+    Args:
+        p2d: Image points `(B, J, 2)` for focal length 1 and principal point 0.
+        confidence: `(B, J)`.
+        p3d: Root-relative joints `(B, J, 3)`, metres, camera axes; the root comes first.
+        known: `(B,)` bool, whose intrinsics the model is told.
+    """
+    plain = keypoint_evidence(p2d, confidence)
+    told = keypoint_evidence(p2d, confidence, focal=1.0)
+    turned = p3d if told.rotation is None else p3d @ told.rotation.mT
     return Pairs(
         torch.where(known[:, None], told.features, plain.features),
-        torch.where(known[:, None, None], turned, batch.p3d)[:, 1:],
-        batch.confidence > 0,
+        torch.where(known[:, None, None], turned, p3d)[:, 1:],
+        confidence > 0,
     )
 
 
@@ -109,7 +115,7 @@ class ProPoseTrainer:
         self._freeze("phase2", False)
         if self.config.loss.adversarial:
             losses["discriminator"] = self._discriminator_step(pairs)
-        return {name: float(value) for name, value in losses.items()}
+        return {name: value.item() for name, value in losses.items()}
 
     def step2(self) -> dict[str, float]:
         """One batch of phase 2: recon2D, NLL and mode-to-mode; w and mu_3D are detached."""
@@ -117,9 +123,11 @@ class ProPoseTrainer:
         with torch.no_grad():
             pilgd = self.model.embed(pairs.joints, pairs.features)
             w, mu = pilgd.sample(), pilgd.mean
+        self._freeze("phase1", True)
         losses = self._flow_losses(pairs, w, mu)
         self._update(sum(losses.values()), self.optimiser2, "phase2")
-        return {name: float(value) for name, value in losses.items()}
+        self._freeze("phase1", False)
+        return {name: value.item() for name, value in losses.items()}
 
     def step_end_to_end(self) -> dict[str, float]:
         """One batch in which all parameters move together (Table 6)."""
@@ -133,7 +141,7 @@ class ProPoseTrainer:
         self._apply(self.optimiser2, "phase2")
         if self.config.loss.adversarial:
             losses["discriminator"] = self._discriminator_step(pairs)
-        return {name: float(value) for name, value in losses.items()}
+        return {name: value.item() for name, value in losses.items()}
 
     def _generator_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         loss, model = self.config.loss, self.model
@@ -177,6 +185,12 @@ class ProPoseTrainer:
             losses["mode_to_mode"] = loss.mode_to_mode * objectives.mode_to_mode(
                 law.transform.inv(mu), law.base_dist.mean
             )
+        if loss.flow_energy and objectives.gate(loss.gate, self.gate_generator):
+            decode = model.bind_decoder(pairs.features)
+            hypotheses = decode(law.rsample((loss.hypotheses,)))
+            losses["flow_energy"] = loss.flow_energy * objectives.energy_score(
+                hypotheses, pairs.joints
+            )
         return losses
 
     def _discriminator_step(self, pairs: Pairs) -> Tensor:
@@ -194,10 +208,9 @@ class ProPoseTrainer:
 
     def _draw(self) -> Pairs:
         batch = self.simulator(self.config.batch_size, self.generator)
-        known = torch.rand(
-            len(batch.p2d), generator=self.generator, device=self.generator.device
-        )
-        return prepare(batch, known < self.config.known_intrinsics)
+        known = torch.rand(len(batch.p2d), generator=self.generator, device=self.generator.device)
+        known = known < self.config.known_intrinsics
+        return prepare(batch.p2d, batch.confidence, batch.p3d, known)
 
     def _freeze(self, group: str, frozen: bool) -> None:
         for parameter in self.parameter_groups()[group]:
@@ -207,7 +220,7 @@ class ProPoseTrainer:
         self, total: Tensor, optimiser: torch.optim.Optimizer, group: str, *, step: bool = True
     ) -> None:
         if not bool(torch.isfinite(total)):
-            raise FloatingPointError(f"the loss became {float(total)}; lower the learning rate")
+            raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         if step:

@@ -1,0 +1,123 @@
+"""Held-out pairs, the scores a run is watched by, and what is fitted on them at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.cmu17 import CMU17, FOCAL
+from ..data.simulate import Simulator
+from ..models.propose import ProPose
+from .objectives import energy_score
+from .propose import Pairs, prepare
+
+
+class Scores(NamedTuple):
+    """Validation scores in millimetres.
+
+    Attributes:
+        point: Mean per-joint error of the point estimate, all joints.
+        energy: Energy score of the law, joints and whole pose (see `objectives.energy_score`).
+    """
+
+    point: float
+    energy: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out pairs, prepared once.
+
+    Attributes:
+        pairs: Evidence and poses.
+    """
+
+    pairs: Pairs
+
+    @classmethod
+    def from_cmu17(cls, split: CMU17, *, items: int = 1000, seed: int = 0) -> Validation:
+        """A fixed random choice of frames and views: half exact, half noisy; half with intrinsics.
+
+        Args:
+            split: A split with stored detector noise.
+            items: Number of pairs.
+            seed: Of the choice.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(4 * len(split), generator=generator)[:items]
+        exact, noisy = (split.p2d(kind).flatten(0, 1)[chosen] for kind in ("exact", "noisy"))
+        draw = torch.rand(3, len(chosen), generator=generator)
+        p2d = torch.where((draw[0] < 0.5)[:, None, None], noisy, exact) / FOCAL
+        p3d = split.p3d().flatten(0, 1)[chosen]
+        return cls(prepare(p2d, torch.ones(p2d.shape[:-1]), p3d, draw[1] < 0.5))
+
+    @classmethod
+    def from_simulator(
+        cls, simulator: Simulator, *, items: int = 1000, seed: int = 0
+    ) -> Validation:
+        """Simulated pairs of held-out poses.
+
+        Args:
+            simulator: Of poses that are never trained on.
+            items: Number of pairs.
+            seed: Of the simulation.
+        """
+        generator = torch.Generator(simulator.pose.device).manual_seed(seed)
+        batch = simulator(items, generator)
+        known = torch.rand(items, generator=generator, device=simulator.pose.device) < 0.5
+        return cls(prepare(batch.p2d, batch.confidence, batch.p3d, known))
+
+    def to(self, device: torch.device | str) -> Validation:
+        """The same pairs on another device."""
+        pairs = self.pairs
+        return Validation(
+            Pairs(pairs.features.to(device), pairs.joints.to(device), pairs.visible.to(device))
+        )
+
+    @torch.no_grad()
+    def scores(self, model: ProPose, *, samples: int = 32, seed: int = 0) -> Scores:
+        """Scores of a model in evaluation mode; the global random state is left as it was."""
+        pairs = self.pairs
+        joints = pairs.joints.shape[-2]
+        with torch.random.fork_rng(devices=_cuda(pairs.features)):
+            torch.manual_seed(seed)
+            latent = model.latent_law(pairs.features)
+            decode = model.bind_decoder(pairs.features)
+            point = (decode(latent.centre) - pairs.joints).norm(dim=-1).mean()
+            poses = decode(latent.sample((samples,)))
+            poses = poses + model.noise_scale[:, None] * torch.randn_like(poses)
+            energy = energy_score(poses, pairs.joints)
+        return Scores(1e3 * float(point) * joints / (joints + 1), 1e3 * float(energy))
+
+    @torch.no_grad()
+    def fit_noise_scale(self, model: ProPose) -> None:
+        """Sets the observation noise to the held-out reconstruction error of each joint.
+
+        The root mean square, over poses and coordinates, of what decoding a pose's own PILGD mean
+        leaves: the part of the pose that the latent does not hold.
+        """
+        pairs = self.pairs
+        latent = model.embed(pairs.joints, pairs.features).mean
+        residual = model.bind_decoder(pairs.features)(latent) - pairs.joints
+        model.noise_scale.copy_(residual.square().mean((0, 2)).sqrt())
+
+    def fit_temperature(
+        self, model: ProPose, candidates: tuple[float, ...] = (0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.2)
+    ) -> float:
+        """Sets the base's temperature to the candidate of the best energy score, and returns it."""
+        base = model.flow.base
+
+        def score(temperature: float) -> float:
+            base.temperature.fill_(temperature)
+            return self.scores(model).energy
+
+        best = min(candidates, key=score)
+        base.temperature.fill_(best)
+        return best
+
+
+def _cuda(tensor: Tensor) -> list[torch.device]:
+    return [tensor.device] if tensor.is_cuda else []
