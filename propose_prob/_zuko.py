@@ -15,6 +15,6 @@ from zuko.lazy import LazyDistribution, LazyTransform  # noqa: E402
 from zuko.transforms import MonotonicRQSTransform  # noqa: E402
 
 Distribution._validate_args = _validate
-Distribution.arg_constraints = _constraints  # type: ignore[assignment]
+Distribution.arg_constraints = _constraints  # type: ignore[method-assign]
 
 __all__ = ["LazyDistribution", "LazyTransform", "MonotonicRQSTransform"]

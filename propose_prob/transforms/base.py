@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
 
 
-class VectorTransform(Transform):
+class VectorTransform(Transform, ABC):
     """Bijection of the last axis, from latent to event, without a cache.
 
     Subclasses give `call_and_ladj` and `inverse_and_ladj`: the value together with the
@@ -108,6 +107,8 @@ class Identity(VectorTransform):
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the value unchanged."""
-        return x, torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
+        return x, x.new_zeros(()).expand(x.shape[:-1])
 
-    inverse_and_ladj = call_and_ladj
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the value unchanged."""
+        return self.call_and_ladj(y)
