@@ -1,6 +1,7 @@
 """Reading 2D keypoints as detectors write them: OpenPose, COCO-style, MMPose, and arrays."""
 
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,20 @@ from propose_prob.pose.skeleton import SKELETONS, Skeleton, get_skeleton
 __all__ = ["KeypointStream", "Keypoints", "read_keypoints"]
 
 _NPY, _ZIP, _PICKLE = b"\x93NUMPY", b"PK\x03\x04", b"\x80"
+# All that NumPy and zipfile raise on archives whose bytes were cut or changed.
+_DAMAGE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +139,11 @@ def _unreadable(path: Path, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be read: {error.strerror or error}")
 
 
+def _damaged(path: Path, expected: str, error: Exception) -> InputError:
+    reason = str(error).split("\n")[0] or type(error).__name__
+    return InputError(f"{path}: expected {expected}: {reason}")
+
+
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -205,8 +225,8 @@ def _read_folder(folder: Path, skeleton: Skeleton | None) -> KeypointStream:
 def _read_npy(path: Path, skeleton: Skeleton | None) -> KeypointStream:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{path}: expected a complete .npy array of numbers: {error}") from error
+    except _DAMAGE as error:
+        raise _damaged(path, "a complete .npy array of numbers", error) from error
     return _read_array(path, array, None, skeleton)
 
 
@@ -215,8 +235,8 @@ def _read_npz(path: Path, skeleton: Skeleton | None) -> KeypointStream:
         # A file opened here is closed here; np.load leaves that of a broken archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: expected a complete .npz of plain arrays: {error}") from error
+    except _DAMAGE as error:
+        raise _damaged(path, "a complete .npz of plain arrays", error) from error
     confidence, stored = arrays.pop("confidence", None), arrays.pop("skeleton", None)
     if "keypoints" not in arrays and len(arrays) != 1:
         names = ", ".join(arrays) or "none"

@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import pickle
@@ -361,6 +362,39 @@ def test_wrong_array(tmp_path, save, message):
         list(read_keypoints(path, skeleton="coco_17"))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def samples():
+    """One file of each kind, as bytes."""
+    npy, npz = io.BytesIO(), io.BytesIO()
+    np.save(npy, GOOD)
+    np.savez_compressed(npz, keypoints=GOOD[..., :2], confidence=GOOD[..., 2], skeleton="coco_17")
+    video = [{"frame_id": 3, "instances": [instance()]}]
+    results = [{"image_id": 7, "keypoints": triples(17)}]
+    texts = [json.dumps(document) for document in (openpose(triples(25)), results, video)]
+    return [npy.getvalue(), npz.getvalue(), *(text.encode() for text in texts)]
+
+
+@given(
+    content=st.sampled_from(samples()),
+    cut=st.none() | st.floats(0, 1),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=3),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=500)
+def test_damage_is_one_clear_line_or_harmless(tmp_path, content, cut, changes):
+    damaged = bytearray(content)
+    for place, byte in changes:
+        damaged[int(place * len(damaged))] = byte
+    path = tmp_path / "a"
+    path.write_bytes(damaged if cut is None else damaged[: int(cut * len(damaged))])
+    for skeleton in (None, COCO_17):
+        try:
+            frames = list(read_keypoints(path, skeleton=skeleton))
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert "\n" not in str(error)
+        else:
+            assert all(frame.p2d.shape[0] > 0 for frame in frames)
 
 
 def test_array_needs_a_joint_set(tmp_path):
