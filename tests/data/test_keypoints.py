@@ -2,6 +2,7 @@ import io
 import json
 import math
 import pickle
+import tracemalloc
 from importlib.resources import files
 
 import numpy as np
@@ -237,9 +238,13 @@ def test_npy_is_mapped_not_loaded(tmp_path):
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(10**6, 17, 3))
     array[0], array[-1] = 1.0, 2.0
     del array
-    stream = read_keypoints(path, skeleton="coco_17")  # 200 MB, nearly all a hole in the file
+    tracemalloc.start()
+    stream = read_keypoints(path, skeleton="coco_17")
     assert len(stream) == 10**6
     assert next(stream).p2d.unique().tolist() == [1.0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6  # of a file of 200 MB
 
 
 def with_number(index, value, joints=17):
