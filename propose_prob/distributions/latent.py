@@ -53,6 +53,11 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         num_particles: Particles of `log_prob`.
         noise_seed: Which fixed noise set `log_prob` uses.
         validate_args: As in torch.
+
+    Raises:
+        ValueError: If `scale` is not a vector, `root` not one of the joints or `num_particles` not
+            positive.
+        TypeError: If the latent's base is not a diagonal normal law.
     """
 
     arg_constraints = {"scale": constraints.positive}
@@ -74,6 +79,11 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         standard_parameters(latent.base_dist)
+        if scale.dim() != 1:
+            raise ValueError(f"expected scale of shape (J - 1,), got {tuple(scale.shape)}")
+        if not 0 <= root <= len(scale):
+            raise ValueError(f"expected root in 0..{len(scale)}, got {root}")
+        _require_particles(num_particles)
         self.latent = latent
         self.decoder = decoder
         self.scale = scale
@@ -86,7 +96,9 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         super().__init__(latent.batch_shape, event, validate_args=validate_args)
 
     def expand(
-        self, batch_shape: torch.Size, _instance: Distribution | None = None
+        self,
+        batch_shape: torch.Size | list[int] | tuple[int, ...],
+        _instance: Distribution | None = None,
     ) -> DecodedPoseDistribution:
         """The same law with a larger batch shape."""
         new = self._get_checked_instance(DecodedPoseDistribution, _instance)
@@ -99,7 +111,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Poses `sample_shape + batch_shape + (J, 3)` from the law, observation noise included."""
         joints = self.decoder(self.latent.rsample(torch.Size(sample_shape)))
         return self._to_event(joints + self.scale[..., None] * torch.randn_like(joints))
@@ -159,12 +171,17 @@ class DecodedPoseDistribution(dist.TorchDistribution):
             value: Poses, `sample_shape + batch_shape + (J, 3)`, metres.
             num_particles: Overrides the law's.
             noise_seed: Overrides the law's.
+
+        Raises:
+            ValueError: If `num_particles` is not positive.
         """
         if self._validate_args:
             self._validate_sample(value)
-        particles = num_particles or self.num_particles
+        particles = self.num_particles if num_particles is None else num_particles
+        _require_particles(particles)
         seed = self.noise_seed if noise_seed is None else noise_seed
-        target = self._from_event(value)
+        shape = torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
+        target = self._from_event(value.expand(shape + self.event_shape))
         with torch.no_grad():
             centre, factor = self._laplace(target.detach())
             e, log_q = _proposal_particles(centre, factor, particles, seed)
@@ -238,6 +255,11 @@ class DecodedPoseDistribution(dist.TorchDistribution):
     def _from_event(self, value: Tensor) -> Tensor:
         joints = torch.cat([value[..., : self.root, :], value[..., self.root + 1 :, :]], -2)
         return joints if self.rotation is None else joints @ self.rotation
+
+
+def _require_particles(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"expected num_particles >= 1, got {count}")
 
 
 def _objective(e: Tensor, residual: Tensor) -> Tensor:
