@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, Transform
+from torch.distributions import Distribution, Independent, Normal, Transform, kl_divergence
+from torch.distributions.kl import register_kl
 
 from ..transforms import Chain
 
@@ -77,7 +78,7 @@ class FlowDistribution(dist.TransformedDistribution):
 
     @property
     def centre(self) -> Tensor:
-        """Image of the base's mode, `batch_shape + event_shape`; the mode only where that exists."""
+        """Image of the base's mode, `batch_shape + event_shape`; see `mode` for when it is one."""
         return self.transform(self.base_dist.mode)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -112,6 +113,18 @@ class FlowDistribution(dist.TransformedDistribution):
         )
         new._validate_args = self._validate_args
         return new
+
+
+@register_kl(FlowDistribution, FlowDistribution)
+def _kl_flow_flow(p: FlowDistribution, q: FlowDistribution) -> Tensor:
+    # A bijection that both share leaves the divergence of the bases unchanged.
+    ours, theirs = p.transform.parts, q.transform.parts
+    if len(ours) != len(theirs) or any(a != b for a, b in zip(ours, theirs, strict=True)):
+        raise NotImplementedError(
+            "the KL divergence of two flows has a closed form only where they share the same "
+            "transform objects; estimate it with p.rsample_and_log_prob and q.log_prob"
+        )
+    return kl_divergence(p.base_dist, q.base_dist)
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
