@@ -62,9 +62,7 @@ def test_shapes_and_batched_equals_looped(case, sample, batch):
     torch.testing.assert_close(back, x, **exact)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in TRANSFORMS.values() if case.contextual], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS.values() if case.contextual], ids=str)
 def test_a_value_without_batch_meets_a_batch_of_contexts(case):
     t = case.build(randn(2, 3, CONTEXT))
     x = randn(case.features, seed=1)
@@ -77,9 +75,7 @@ def test_a_value_without_batch_meets_a_batch_of_contexts(case):
         assert y.shape == (2, 3, case.features)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in TRANSFORMS.values() if case.contextual], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS.values() if case.contextual], ids=str)
 def test_the_context_matters(case):
     x = randn(case.features, seed=1)
     assert not torch.allclose(
