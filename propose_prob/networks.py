@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ResidualMLP(nn.Module):
-    """Pre-activation residual MLP.
+    """Pre-activation residual MLP with layer norms.
 
     Args:
         features: Input size.
@@ -18,19 +18,29 @@ class ResidualMLP(nn.Module):
         width: Hidden size.
         blocks: Number of residual blocks of two layers.
         dropout: Dropout probability inside each block.
+        skip: How many of the first inputs also reach the output through a linear map.
     """
 
     def __init__(
-        self, features: int, out: int, *, width: int = 512, blocks: int = 2, dropout: float = 0.0
+        self,
+        features: int,
+        out: int,
+        *,
+        width: int = 512,
+        blocks: int = 2,
+        dropout: float = 0.0,
+        skip: int = 0,
     ) -> None:
         super().__init__()
         self.input = nn.Linear(features, width)
-        self.blocks = _blocks(width, blocks, dropout)
+        self.blocks = nn.Sequential(*(_Block(width, dropout, norm=True) for _ in range(blocks)))
         self.output = nn.Linear(width, out)
+        self.skip = nn.Linear(skip, out, bias=False) if skip else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(..., features)` to `(..., out)`."""
-        return self.output(nn.functional.silu(self.blocks(self.input(x))))
+        y = self.output(nn.functional.silu(self.blocks(self.input(x))))
+        return y if self.skip is None else y + self.skip(x[..., : self.skip.in_features])
 
 
 class ConditionalMLP(nn.Module):
@@ -45,7 +55,7 @@ class ConditionalMLP(nn.Module):
         out: Output size.
         width: Hidden size.
         blocks: Number of residual blocks of two layers.
-        dropout: Dropout probability inside each block.
+        skip: Whether the value also reaches the output through a linear map.
     """
 
     def __init__(
@@ -56,13 +66,14 @@ class ConditionalMLP(nn.Module):
         *,
         width: int = 256,
         blocks: int = 1,
-        dropout: float = 0.0,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         self.value = nn.Linear(features, width, bias=False)
         self.context = nn.Linear(context, width)
-        self.blocks = _blocks(width, blocks, dropout)
+        self.blocks = nn.Sequential(*(_Block(width, 0.0, norm=False) for _ in range(blocks)))
         self.output = nn.Linear(width, out)
+        self.skip = nn.Linear(features, out, bias=False) if skip else None
         # As in one joint layer: the fan-in is that of value and context together.
         bound = (features + context) ** -0.5
         nn.init.uniform_(self.value.weight, -bound, bound)
@@ -77,24 +88,21 @@ class ConditionalMLP(nn.Module):
         return self._tail(self.context(context), x)
 
     def _tail(self, hoisted: Tensor, x: Tensor) -> Tensor:
-        hidden = self.blocks(self.value(x) + hoisted)
-        return self.output(nn.functional.silu(hidden))
+        y = self.output(nn.functional.silu(self.blocks(self.value(x) + hoisted)))
+        return y if self.skip is None else y + self.skip(x)
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, dropout: float, *, norm: bool) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.first = nn.Linear(width, width)
         self.second = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.first(nn.functional.silu(x))
+        hidden = self.first(nn.functional.silu(self.norm(x)))
         return x + self.second(self.dropout(nn.functional.silu(hidden)))
-
-
-def _blocks(width: int, blocks: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(*(_Block(width, dropout) for _ in range(blocks)))
 
 
 def zero_output(network: ResidualMLP | ConditionalMLP) -> None:

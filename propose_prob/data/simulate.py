@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import roma
@@ -216,8 +217,8 @@ class Simulator:
         order = uniform(size, 17).argsort(1)
         random_loss = order < count
         limbs = torch.zeros(len(_HIDDEN_LIMBS), 17, dtype=torch.bool, device=device)
-        for row, joints in enumerate(_HIDDEN_LIMBS):
-            limbs[row, list(joints)] = True
+        for row, hidden in enumerate(_HIDDEN_LIMBS):
+            limbs[row, list(hidden)] = True
         limb_loss = limbs[torch.randint(len(limbs), (size,), generator=generator, device=device)]
         share = config.missing
         detector = ((chosen >= 0.5 * share) & (chosen < 0.8 * share))[:, None]
@@ -234,7 +235,7 @@ class Simulator:
 def _transplant(
     pose: Tensor,
     other: Tensor,
-    limbs: dict[int, tuple[int, ...]],
+    limbs: Mapping[int, tuple[int, ...]],
     torso: tuple[int, int, int, int],
     chosen: Tensor,
 ) -> Tensor:

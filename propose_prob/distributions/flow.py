@@ -108,9 +108,7 @@ class FlowDistribution(dist.TransformedDistribution):
         new = self._get_checked_instance(FlowDistribution, _instance)
         new.transforms = self.transforms
         new.base_dist = self.base_dist.expand(torch.Size(batch_shape))
-        Distribution.__init__(
-            new, torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

@@ -217,9 +217,9 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         for _ in range(steps):
             hessian = jacobian.mT @ jacobian + eye
             gradient = (jacobian.mT @ residual[..., None])[..., 0] + e
-            damped = hessian + damping[..., None, None] * hessian.diagonal(
-                dim1=-2, dim2=-1
-            ).diag_embed()
+            damped = (
+                hessian + damping[..., None, None] * hessian.diagonal(dim1=-2, dim2=-1).diag_embed()
+            )
             step = torch.cholesky_solve(gradient[..., None], torch.linalg.cholesky(damped))
             trial = e - step[..., 0]
             trial_residual, trial_jacobian = self._residual_and_jacobian(trial, target)

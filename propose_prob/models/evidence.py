@@ -41,9 +41,7 @@ def keypoint_evidence(
 ) -> Evidence:
     """Normalises keypoints; see `ProPose.conditional` for arguments and errors."""
     if p2d.dim() < 2 or p2d.shape[-2:] != (joints, 2):
-        raise InputError(
-            f"expected keypoints of shape (..., {joints}, 2), got {tuple(p2d.shape)}"
-        )
+        raise InputError(f"expected keypoints of shape (..., {joints}, 2), got {tuple(p2d.shape)}")
     rotation = None
     size = None
     if focal is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,25 +37,25 @@ class ProPoseConfig:
         blocks: Residual blocks of each of these.
         decoder_width: Hidden size of the decoder's part that runs for each hypothesis.
         decoder_blocks: Its residual blocks.
-        dropout: Dropout in g, q, v and the decoder's trunk.
+        dropout: Dropout in q and in the trunk of k.
     """
 
     joints: int = 17
-    latent: int = 24
+    latent: int = 48
     pilgd: str = "gaussian"
-    pilgd_scale: float = 0.1
-    pilgd_clamp: float = 2.0
+    pilgd_scale: float = 0.03
+    pilgd_clamp: float = 4.0
     base: str = "pagd"
-    pagd_clamp: float = 3.0
+    pagd_clamp: float = 4.0
     coupling: str = "affine"
     couplings: int = 8
-    flow_width: int = 160
+    flow_width: int = 192
     flow_clamp: float = 1.0
     code: int = 128
     width: int = 512
     blocks: int = 2
-    decoder_width: int = 320
-    decoder_blocks: int = 2
+    decoder_width: int = 256
+    decoder_blocks: int = 1
     dropout: float = 0.1
 
 
@@ -80,15 +81,12 @@ class PoseDecoder(nn.Module):
             3 * (config.joints - 1),
             width=width,
             blocks=config.decoder_blocks,
+            skip=True,
         )
 
-    def bind(self, features: Tensor) -> partial[Tensor]:
+    def bind(self, features: Tensor) -> Callable[[Tensor], Tensor]:
         """Fixes the evidence `(..., n)`; returns a map `(..., d) -> (..., 3 (J - 1))`."""
-        return partial(self._decode, self.head.bind(self.trunk(features)))
-
-    @staticmethod
-    def _decode(head: partial[Tensor], w: Tensor) -> Tensor:
-        return head(w)
+        return self.head.bind(self.trunk(features))
 
 
 class ProPose(nn.Module):
@@ -112,21 +110,31 @@ class ProPose(nn.Module):
         super().__init__()
         self.config = config = config or ProPoseConfig()
         n_pose, features = 3 * (config.joints - 1), 3 * config.joints + EVIDENCE_EXTRA
-        trunk = {"width": config.width, "blocks": config.blocks, "dropout": config.dropout}
+        means = 1 if config.pilgd == "gaussian" else 2
+        encoder3d = ResidualMLP(
+            n_pose + features,
+            means * config.latent,
+            width=config.width,
+            blocks=config.blocks,
+            skip=n_pose,
+        )
         if config.pilgd == "gaussian":
             self.pilgd: PILGD | VariationalPILGD = PILGD(
-                ResidualMLP(n_pose + features, config.latent, **trunk),
-                scale=config.pilgd_scale,
-                clamp=config.pilgd_clamp,
+                encoder3d, scale=config.pilgd_scale, clamp=config.pilgd_clamp
             )
         elif config.pilgd == "vae":
-            self.pilgd = VariationalPILGD(
-                ResidualMLP(n_pose + features, 2 * config.latent, **trunk)
-            )
+            self.pilgd = VariationalPILGD(encoder3d)
         else:
             raise ValueError(f"expected pilgd 'gaussian' or 'vae', got {config.pilgd!r}")
         self.decoder = PoseDecoder(config, features)
-        self.encoder2d = ResidualMLP(features, config.code, **trunk)
+        _align_skips(encoder3d.skip, self.decoder.head.skip, config.latent)
+        self.encoder2d = ResidualMLP(
+            features,
+            config.code,
+            width=config.width,
+            blocks=config.blocks,
+            dropout=config.dropout,
+        )
         self.decoder2d = ResidualMLP(
             config.code, 2 * config.joints, width=config.width // 2, blocks=1
         )
@@ -200,7 +208,7 @@ class ProPose(nn.Module):
         """The flow law of `w` for evidence features `(..., n)` (eq. 9)."""
         return self.flow(self.encoder2d(features))
 
-    def bind_decoder(self, features: Tensor) -> partial[Tensor]:
+    def bind_decoder(self, features: Tensor) -> Callable[[Tensor], Tensor]:
         """The decoder k for fixed evidence: `(..., d) -> (..., J - 1, 3)` in metres."""
         return partial(self._joints, self.decoder.bind(features))
 
@@ -217,6 +225,19 @@ class ProPose(nn.Module):
     def _centre(self, features: Tensor, joints: Tensor) -> Tensor:
         return self.embed(joints, features).mean
 
-    def _joints(self, decode: partial[Tensor], w: Tensor) -> Tensor:
+    def _joints(self, decode: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
         flat = decode(w) * self.pose_std + self.pose_mean
         return flat.unflatten(-1, (-1, 3))
+
+
+@torch.no_grad()
+def _align_skips(encode: nn.Linear | None, decode: nn.Linear | None, latent: int) -> None:
+    """Starts g and k as an orthonormal projection and its transpose.
+
+    The autoencoder then reconstructs from the first step on, and the latent keeps the pose's own
+    scale, in which `pilgd_scale` is a share of a coordinate's standard deviation.
+    """
+    if encode is not None and decode is not None:
+        encode.weight.zero_()
+        nn.init.orthogonal_(encode.weight[:latent])
+        decode.weight.copy_(encode.weight[:latent].mT)

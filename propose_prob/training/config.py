@@ -25,14 +25,13 @@ class LossConfig:
         best_of: Best of M in the bidirectional loss, eq. 12.
         random: Random hypothesis in the bidirectional loss, eq. 13.
         energy: Energy score in the bidirectional loss: a proper score, ours.
-        flow_energy: Energy score of decoded flow samples in phase 2, through the frozen decoder; ours.
         adversarial: Generator's and discriminator's part, eq. 11.
         pulling_away: Pulling-away term in the generator's loss, relative to `adversarial`.
         margin: m of eq. 11, in units of the energy (mean squared standardised residual).
         kl: Pull of the VAE of Table 4 towards N(0, I); unused by the Gaussian PILGD.
         hypotheses: L of eq. 12.
         best: k of eq. 12.
-        gate: b of eq. 14: losses on hypotheses apply with probability 1 - b.
+        gate: b of eq. 14: the bidirectional loss applies with probability 1 - b.
     """
 
     recon3d: float = 1.0
@@ -42,7 +41,6 @@ class LossConfig:
     best_of: float = 0.0
     random: float = 0.0
     energy: float = 1.0
-    flow_energy: float = 10.0
     adversarial: float = 0.0
     pulling_away: float = 0.1
     margin: float = 0.1
@@ -58,7 +56,7 @@ class TrainConfig:
 
     Attributes:
         schedule: `"alternate"` (Algorithm 1) or `"end_to_end"` (Table 6).
-        steps: Batches of each phase.
+        steps: Batches of phase 2, or of the only phase end to end.
         phase1: Batches of phase 1 in a row (N_p1).
         phase2: Batches of phase 2 in a row (N_p2).
         batch_size: Pairs a batch.
@@ -77,12 +75,12 @@ class TrainConfig:
     """
 
     schedule: str = "alternate"
-    steps: int = 20_000
-    phase1: int = 10
+    steps: int = 40_000
+    phase1: int = 2
     phase2: int = 10
     batch_size: int = 128
-    rate1: float = 7e-4
-    rate2: float = 7e-4
+    rate1: float = 1e-3
+    rate2: float = 1e-3
     warmup: float = 0.03
     weight_decay: float = 0.01
     clip: float = 1.0

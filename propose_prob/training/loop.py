@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -23,8 +23,7 @@ from .validation import Scores, Validation
 
 _LOG_FIELDS = (
     "step", "seconds", "recon3d", "kl", "adversarial", "discriminator", "best_of", "random",
-    "energy",
-    "recon2d", "nll", "mode_to_mode", "flow_energy", "val_point_mm", "val_energy_mm",
+    "energy", "recon2d", "nll", "mode_to_mode", "val_point_mm", "val_energy_mm",
 )  # fmt: skip
 
 
@@ -73,7 +72,7 @@ class Run:
     @property
     def model(self) -> ProPose:
         """The averaged model, in evaluation mode, with the buffers of the trained one."""
-        average: ProPose = self.average.module
+        average = cast(ProPose, self.average.module)
         for name, buffer in self.trainer.model.named_buffers():
             average.get_buffer(name).copy_(buffer)
         return average.eval()
@@ -175,7 +174,7 @@ class Run:
             done = 1
         else:
             rounds = [trainer.step1] * config.phase1 + [trainer.step2] * config.phase2
-            done = max(config.phase1, config.phase2)
+            done = config.phase2
         for i, step in enumerate(rounds):
             for name, value in step().items():
                 self.losses[name] = 0.98 * self.losses.get(name, value) + 0.02 * value

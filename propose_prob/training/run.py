@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ..data.cmu17 import load_cmu17
 from ..data.simulate import Simulator
 from ..errors import InputError
 from ..weights.store import load, save
-from .config import TrainConfig, read_config, to_dict
+from .config import TrainConfig, from_dict, read_config, to_dict
 from .loop import Run, finish
 from .validation import Scores, Validation
 
@@ -58,10 +57,11 @@ class TrainCommand:
         torch.set_num_threads(self.threads)
         config = TrainConfig() if self.config is None else read_config(self.config)
         changes = {"steps": self.steps, "seed": self.seed}
-        config = dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
+        given = {name: value for name, value in changes.items() if value is not None}
+        config = from_dict(given, default=config)
         if not self.resume and (self.out / "checkpoint.pt").exists():
             raise InputError(
-                f"{self.out} already holds a training: use --resume to continue it, or another --out"
+                f"{self.out} already holds a training: use --resume, or another --out"
             )
         simulator, validation = self._data(config)
         run = Run(config, simulator, validation, self.out, device=self.device, report=_report)

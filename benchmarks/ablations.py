@@ -1,0 +1,112 @@
+"""The ablations of ProPose's Tables 4-7 on CMU17, each with the same small budget.
+
+Run: `python benchmarks/ablations.py OUT [--steps 5000] [--only NAME ...]`. Every variant trains
+with the same seed, number of steps and (small) sizes. Results are added to `OUT/ablations.json`; a
+variant that is already there is skipped, so that the run can be broken off and continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from propose_prob import load
+from propose_prob.data.cmu17 import FOCAL, load_cmu17
+from propose_prob.data.simulate import Simulator
+from propose_prob.evaluation import Evaluator, Protocol
+from propose_prob.models.propose import ProPose
+from propose_prob.training.config import TrainConfig, from_dict
+from propose_prob.training.loop import Run
+from propose_prob.training.validation import Validation
+
+SMALL = {"width": 256, "decoder_width": 160, "flow_width": 96, "code": 96}
+PAPER = {"best_of": 1.0, "random": 1.0, "energy": 0.0, "adversarial": 0.02}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "vae": {"model": {"pilgd": "vae"}},
+    "standard-base": {"model": {"base": "standard"}},
+    "end-to-end": {"schedule": "end_to_end"},
+    "no-m2m": {"loss": {"mode_to_mode": 0.0}},
+    "no-bi": {"loss": {"best_of": 0.0, "random": 0.0}},
+    "no-nll": {"schedule": "end_to_end", "loss": {"nll": 0.0}},
+    "no-adversarial": {"loss": {"adversarial": 0.0}},
+    "energy": {"loss": {"best_of": 0.0, "random": 0.0, "energy": 1.0}},
+}
+
+
+def configuration(name: str, steps: int) -> TrainConfig:
+    """The configuration of a variant."""
+    base = from_dict({"steps": steps, "validate": steps, "model": SMALL, "loss": PAPER})
+    return from_dict(VARIANTS[name], default=base)
+
+
+@torch.no_grad()
+def evaluate(model: ProPose, split: str, stride: int) -> dict[str, float]:
+    """Numbers of one split: exact 2D, unknown intrinsics, every `stride`-th frame, 200 samples."""
+    data = load_cmu17(split)
+    protocol = Protocol(
+        "cmu17", split, keypoints="exact", num_samples=200, samples="hypotheses",
+        frame_stride=stride,
+    )  # fmt: skip
+    evaluator = Evaluator(protocol)
+    p2d = data.p2d()[::stride].flatten(0, 1)
+    p3d = data.p3d()[::stride].flatten(0, 1)
+    torch.manual_seed(0)
+    for chosen in torch.arange(len(p2d)).split(128):
+        law = model.conditional(p2d[chosen])
+        evaluator.update(
+            law.hypotheses((200,)),
+            law.point_estimate,
+            p3d[chosen],
+            torch.ones(len(chosen), 17, dtype=torch.bool),
+            p2d=p2d[chosen],
+            focal=FOCAL,
+        )
+    m = evaluator.report().items
+    return {
+        "point": m.point_mpjpe, "point_pa": m.point_pa_mpjpe, "best200": m.best_mpjpe,
+        "best200_pa": m.best_pa_mpjpe, "energy": m.energy_joint, "ece": m.ece,
+        "ece_signed": m.ece_signed,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Trains and measures all variants, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--stride", type=int, default=10)
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results_path = arguments.out / "ablations.json"
+    results = json.loads(results_path.read_text()) if results_path.exists() else {}
+    for name in arguments.only:
+        if name in results:
+            continue
+        config = configuration(name, arguments.steps)
+        simulator = Simulator(load_cmu17("train").world, config.simulator)
+        validation = Validation.from_cmu17(load_cmu17("val"))
+        run = Run(config, simulator, validation, arguments.out / name)
+        run.train()
+        model = load(arguments.out / name / "best.safetensors")
+        results[name] = {
+            "steps": arguments.steps,
+            "seconds": round(run.seconds),
+            **{
+                split: evaluate(model, split, arguments.stride)
+                for split in ("val", "test_seen", "test_subject03")
+            },
+        }
+        results_path.write_text(json.dumps(results, indent=2) + "\n")
+        print(name, json.dumps(results[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
