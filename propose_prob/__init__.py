@@ -1,5 +1,6 @@
 """Composable probability distributions for 3D human pose."""
 
+from . import data
 from .conditional import PAGD, PILGD, ConditionalFlow
 from .distributions import DecodedPoseDistribution, FlowDistribution
 from .errors import InputError
@@ -16,6 +17,7 @@ __all__ = [
     "ProPose",
     "ProPoseConfig",
     "available",
+    "data",
     "load",
     "save",
 ]
