@@ -39,6 +39,7 @@ class Run:
         validation: Held-out pairs; chooses the weights that are kept, never trained on.
         folder: Where to write; made if missing.
         device: Where to train.
+        start: Model of the same configuration whose weights the run begins with.
         report: Called with (step, losses, scores) after each validation.
     """
 
@@ -50,6 +51,7 @@ class Run:
         folder: Path,
         *,
         device: torch.device | str = "cpu",
+        start: ProPose | None = None,
         report: Callable[[int, dict[str, float], Scores], None] | None = None,
     ) -> None:
         self.config = config
@@ -59,7 +61,10 @@ class Run:
         torch.manual_seed(config.seed)
         model = ProPose(config.model).to(device)
         self.trainer = ProPoseTrainer(model, config, simulator, device)
-        self.trainer.fit_standardiser()
+        if start is None:
+            self.trainer.fit_standardiser()
+        else:
+            _copy_weights(start, model)
         self.average = AveragedModel(
             model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=False
         )
@@ -216,6 +221,17 @@ class Run:
                 writer = csv.DictWriter(file, _LOG_FIELDS)
                 writer.writeheader()
                 writer.writerows(rows)
+
+
+def _copy_weights(start: ProPose, model: ProPose) -> None:
+    if start.config != model.config:
+        raise InputError(
+            f"expected to start from a model of this configuration, {model.config}, "
+            f"got {start.config}"
+        )
+    model.load_state_dict(start.state_dict())
+    # Fitted to the finished model, and fitted again to this run's.
+    model.flow.base.temperature.fill_(1.0)
 
 
 def finish(model: ProPose, validation: Validation) -> dict[str, float]:

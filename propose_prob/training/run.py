@@ -31,6 +31,7 @@ class TrainCommand:
         config: A JSON file with any part of the configuration; flags below change it further.
         steps: Batches of each phase.
         seed: Of everything random.
+        init: Shipped model or file of `save` to begin with, of the same configuration.
         resume: Continue from the checkpoint in `out`.
         checkpoint_minutes: A kill loses at most this much.
         device: Where to train, `cpu` or `cuda`.
@@ -43,6 +44,7 @@ class TrainCommand:
     config: Path | None = None
     steps: int | None = None
     seed: int | None = None
+    init: str | None = None
     resume: bool = False
     checkpoint_minutes: float = 5.0
     device: str = "cpu"
@@ -60,11 +62,12 @@ class TrainCommand:
         given = {name: value for name, value in changes.items() if value is not None}
         config = from_dict(given, default=config)
         if not self.resume and (self.out / "checkpoint.pt").exists():
-            raise InputError(
-                f"{self.out} already holds a training: use --resume, or another --out"
-            )
+            raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
         simulator, validation = self._data(config)
-        run = Run(config, simulator, validation, self.out, device=self.device, report=_report)
+        start = None if self.init is None else load(self.init, device=self.device)
+        run = Run(
+            config, simulator, validation, self.out, device=self.device, start=start, report=_report
+        )
         if self.resume:
             run.resume()
         (self.out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")

@@ -225,3 +225,23 @@ def test_configuration_files_are_checked(tmp_path: Path) -> None:
         read_config(tmp_path / "none.json")
     path.write_text("{}")
     assert read_config(path) == TrainConfig()
+
+
+def test_a_run_may_begin_with_trained_weights(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first")
+    first.train()
+    start = load(tmp_path / "first" / "best.safetensors")
+    start.flow.base.temperature.fill_(0.9)
+    config = first.config
+    simulator = Simulator(load_cmu17("val").world[::40], config.simulator)
+    run = Run(config, simulator, first.validation, tmp_path / "second", start=start)
+    begun = run.model.state_dict()
+    assert begun.pop("flow.base.temperature") == 1.0
+    assert all(
+        torch.equal(value, begun[name])
+        for name, value in start.state_dict().items()
+        if name in begun
+    )
+    other = from_dict({"model": {"latent": 5}}, default=config)
+    with pytest.raises(InputError, match="start from a model of this configuration"):
+        Run(other, simulator, first.validation, tmp_path / "third", start=start)
