@@ -1,0 +1,147 @@
+"""Options, commands, and what a user sees when something is wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import tyro
+
+from ..errors import InputError
+from .demo import Demo
+from .evaluate import Evaluate
+from .lift import Lift
+from .options import package_version
+
+__all__ = ["main"]
+
+_PROGRAM = "propose-prob"
+_DESCRIPTION = (
+    "Laws over 3D human poses given 2D keypoints. Wrong input ends with one line on the standard "
+    "error and exit code 2. `propose-prob --version` prints the version."
+)
+
+
+class _Command(Protocol):
+    def run(self) -> None: ...
+
+
+@dataclass
+class _Train:
+    """Train a model on motion capture."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0, 2 for wrong input or options, 130 when interrupted.
+
+    Example:
+        >>> main(["--version"])
+        propose-prob ...
+        0
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args == ["--version"]:
+        print(_PROGRAM, package_version())
+        return 0
+    try:
+        _parse(args).run()
+        sys.stdout.flush()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone; a second flush at exit would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except InputError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{where}{error.strerror or error}")
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"{_PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _parse(args: list[str]) -> _Command:
+    commands: dict[str, Any] = {"demo": Demo, "lift": Lift, "evaluate": Evaluate}
+    name = args[0] if args else ""
+    program = f"{_PROGRAM} {name}"
+    if name in commands:
+        return _in_one_line(lambda: tyro.cli(commands[name], prog=program, args=args[1:]), program)
+    if name == "train":
+        from ..training.run import TrainCommand
+
+        models: dict[str, Any] = {"propose": TrainCommand}
+        return _in_one_line(
+            lambda: tyro.extras.subcommand_cli_from_dict(models, prog=program, args=args[1:]),
+            program,
+        )
+    if name and not name.startswith("-"):
+        raise InputError(
+            f"expected a command (demo, lift, evaluate or train), got {name!r} "
+            f"(see {_PROGRAM} --help)"
+        )
+    # Help, or no command: only names and first lines matter.
+    listed = {name: _first_line(kind) for name, kind in (commands | {"train": _Train}).items()}
+    return _in_one_line(
+        lambda: tyro.cli(
+            Annotated[Demo, tyro.conf.subcommand("demo", description=listed["demo"])]
+            | Annotated[Lift, tyro.conf.subcommand("lift", description=listed["lift"])]
+            | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description=listed["evaluate"])]
+            | Annotated[_Train, tyro.conf.subcommand("train", description=listed["train"])],
+            prog=_PROGRAM,
+            description=_DESCRIPTION,
+            args=args,
+        ),
+        _PROGRAM,
+    )
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").splitlines()[0]
+
+
+def _in_one_line(parse: Callable[[], Any], program: str) -> Any:
+    """Parse, and report wrong options in one line instead of a box over several."""
+    messages = io.StringIO()
+    try:
+        with redirect_stderr(messages):
+            parsed = parse()
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        _fail(f"{_unboxed(messages.getvalue())} (see {program} --help)")
+        raise
+    print(messages.getvalue(), end="", file=sys.stderr)
+    return parsed
+
+
+def _unboxed(text: str) -> str:
+    """The message inside a box drawn with lines, up to its first rule."""
+    words = []
+    for line in text.splitlines():
+        inner = line.strip().strip("│").strip()
+        if inner.startswith("╭"):
+            continue
+        if inner.startswith(("─", "╰")):
+            break
+        words.append(inner)
+    # Behind "Got errors" follows how every possible type failed.
+    return " ".join(words).partition(" Got errors:")[0] or text.strip()

@@ -1,0 +1,125 @@
+"""Options that several commands share, and what they do before a model runs."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..models import ProPose
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Machine",
+    "MachineOptions",
+    "at_least",
+    "model_name",
+    "package_version",
+    "progress",
+    "run_attributes",
+]
+
+DEFAULT_MODEL = "propose-cmu17"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a command runs.
+
+    Attributes:
+        threads: CPU threads. More of them pay only on idle cores: on a busy machine they are
+            slower.
+        device: Where the model runs: cpu, cuda, cuda:1, ...
+        seed: Seed of everything random: the same command prints the same numbers.
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+    seed: int = 0
+
+    def load(self, model: str) -> ProPose:
+        """Set up torch and load a model.
+
+        Args:
+            model: Name of a shipped model or path of a file.
+
+        Returns:
+            The model on the device, in evaluation mode.
+
+        Raises:
+            InputError: If the device cannot be used or the model cannot be loaded.
+        """
+        at_least(self.threads, 1, "--threads")
+        at_least(self.seed, 0, "--seed")
+        import torch
+
+        from ..weights import load
+
+        torch.set_num_threads(self.threads)
+        try:
+            torch.empty(1, device=self.device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = textwrap.shorten(str(error).splitlines()[0], 80)
+            raise InputError(f"--device {self.device} cannot be used: {reason}") from None
+        loaded = load(model, device=self.device)
+        # Afterwards: building the model draws initial weights that loading replaces.
+        torch.manual_seed(self.seed)
+        return loaded
+
+
+MachineOptions = Annotated[Machine, tyro.conf.arg(name="")]
+"""`Machine` as a field of a command, its options without a prefix."""
+
+
+def at_least(value: float, least: float, option: str) -> None:
+    """Check a number given on the command line.
+
+    Raises:
+        InputError: If `value` is smaller than `least`.
+    """
+    if not value >= least:
+        raise InputError(f"expected {option} of at least {least}, got {value}")
+
+
+def progress(items: Iterable[T] | None, *, total: int | None, unit: str) -> Any:
+    """A progress bar on the standard error, silent where that is not a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, unit=unit, disable=None, file=sys.stderr, dynamic_ncols=True)
+
+
+def package_version() -> str:
+    """Version of the installed package, `"unknown"` where it is not installed."""
+    try:
+        return version("propose_prob")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def model_name(model: str) -> str:
+    """A model as output files name it: its name, or its file's name without folders."""
+    return Path(model).name
+
+
+def run_attributes(model: str, protocol: str) -> dict[str, str | int | float]:
+    """What every output file says about how it was made."""
+    import torch
+
+    return {
+        "model": model_name(model),
+        "protocol": protocol,
+        "propose_prob_version": package_version(),
+        "torch_version": str(torch.__version__),
+        "inference_library": "propose_prob",
+    }

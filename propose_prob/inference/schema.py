@@ -1,0 +1,74 @@
+"""What a stored result holds: variables, their dimensions, units and groups, in one table.
+
+ArviZ objects, NetCDF files and npz archives are all written from it, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["AXES", "IMAGE_AXES", "LABELS", "VARIABLES", "Variable"]
+
+AXES = ("x", "y", "z")
+"""Camera axes: x right, y down, z forward."""
+
+IMAGE_AXES = ("x", "y")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One stored array.
+
+    Attributes:
+        group: ArviZ group.
+        dims: Dimensions after `item`, in the order of `npz` archives.
+        units: Its unit.
+        description: What it is, for people.
+    """
+
+    group: str
+    dims: tuple[str, ...]
+    units: str
+    description: str
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "pose": Variable(
+        "posterior",
+        ("draw", "joint", "axis"),
+        "m",
+        "independent draws of the 3D pose, relative to the root joint, camera axes "
+        "(x right, y down, z forward)",
+    ),
+    "hypothesis": Variable(
+        "posterior",
+        ("draw", "joint", "axis"),
+        "m",
+        "the same draws without observation noise",
+    ),
+    "point_estimate": Variable(
+        "constant_data", ("joint", "axis"), "m", "point estimate of the law (not a mode)"
+    ),
+    "spread": Variable(
+        "constant_data",
+        ("joint",),
+        "m",
+        "root mean square distance of a joint's draws to their mean",
+    ),
+    "keypoints": Variable(
+        "observed_data",
+        ("joint", "image_axis"),
+        "unit of the input, pixels as a rule",
+        "2D joints as given to the model; NaN where not seen",
+    ),
+    "confidence": Variable(
+        "observed_data", ("joint",), "1", "confidence of the 2D joints; 0 where not seen"
+    ),
+}
+
+LABELS: Mapping[str, str] = {
+    "frame": "name of the frame",
+    "person": "label of the person within the frame",
+}
+"""Text labels of every item."""

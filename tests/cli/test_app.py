@@ -1,0 +1,113 @@
+import subprocess
+import sys
+
+import pytest
+
+from propose_prob.cli import app
+
+
+def python(*args, cwd=None):
+    return subprocess.run(
+        [sys.executable, *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=600
+    )
+
+
+def one_line(text):
+    return text.startswith("propose-prob: error: ") and text.count("\n") == 1
+
+
+def test_version_as_a_user_types_it():
+    done = python("-m", "propose_prob", "--version")
+    assert done.returncode == 0 and done.stdout.startswith("propose-prob ") and not done.stderr
+
+
+def test_help_names_every_command(run):
+    code, out, err = run("--help")
+    assert code == 0 and not err
+    for command in ("demo", "lift", "evaluate", "train"):
+        assert f"• {command}" in out
+
+
+@pytest.mark.parametrize("command", ["demo", "lift", "evaluate"])
+def test_help_of_a_command(run, command):
+    code, out, err = run(command, "--help")
+    assert code == 0 and not err
+    assert "--model" in out and "--threads" in out and "--seed" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "demo, lift, evaluate, train"),
+        (("fly",), "'fly'"),
+        (("--bogus",), "see propose-prob --help"),
+        (("demo", "--bogus", "3"), "--bogus"),
+        (("demo", "--samples", "many"), "--samples"),
+        (("lift", "a.json", "--center", "3"), "--center"),
+        (("lift", "a.json", "--use", "luck"), "'law', 'hypotheses'"),
+        (("evaluate", "--split", "secret"), "test_seen"),
+    ],
+)
+def test_wrong_options_get_one_line(run, args, words):
+    code, out, err = run(*args)
+    assert code == 2 and not out
+    assert one_line(err) and words in err
+
+
+def test_wrong_option_as_a_user_types_it(tmp_path):
+    done = python("-m", "propose_prob", "lift", "x.json", "--bogus", "3", cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert one_line(done.stderr) and "--bogus" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (PermissionError(13, "Permission denied", "out.nc"), 2, "out.nc: Permission denied"),
+        (FileNotFoundError(2, "No such file or directory", "x"), 2, "x: No such file"),
+        (OSError(28, "No space left on device"), 2, "No space left on device"),
+        (app.InputError("two\nlines"), 2, "two lines"),
+    ],
+)
+def test_what_ends_a_command(run, monkeypatch, error, code, words):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(app.Demo, "run", fail)
+    got, out, err = run("demo")
+    assert got == code and not out
+    assert words in err and err.count("\n") == 1
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fail(self):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(app.Demo, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        app.main(["demo"])
+
+
+def test_parsing_imports_neither_plots_nor_arviz():
+    code = (
+        "import sys; from propose_prob.cli import main; main(['lift', '--help']);"
+        "sys.exit(any(name in sys.modules for name in ('matplotlib', 'arviz', 'h5netcdf')))"
+    )
+    assert python("-c", code).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--threads", 0), "--threads"),
+        (("--seed", -1), "--seed"),
+        (("--device", "abacus"), "--device abacus"),
+        (("--model", "no-such-model"), "no-such-model"),
+    ],
+)
+def test_wrong_machine_options(run, folder, args, words):
+    code, out, err = run("evaluate", *args)
+    assert code == 2 and not out
+    assert one_line(err) and words in err
