@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 from torch.quasirandom import SobolEngine
 
 from .flow import FlowDistribution, standard_parameters
+from .support import InsertRoot, RootRelative
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,6 @@ class DecodedPoseDistribution(dist.TorchDistribution):
     """
 
     arg_constraints = {"scale": constraints.positive}
-    support = constraints.independent(constraints.real, 2)
     has_rsample = True
     log_prob_kind = "bound"
 
@@ -110,6 +110,11 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+    @constraints.dependent_property(is_discrete=False, event_dim=2)
+    def support(self) -> RootRelative:
+        """Root-relative poses; unconstrained inference moves all joints but the root."""
+        return RootRelative(self.root)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Poses `sample_shape + batch_shape + (J, 3)` from the law, observation noise included."""
@@ -249,11 +254,10 @@ class DecodedPoseDistribution(dist.TorchDistribution):
     def _to_event(self, joints: Tensor) -> Tensor:
         if self.rotation is not None:
             joints = joints @ self.rotation.mT
-        root = joints.new_zeros(joints.shape[:-2] + (1, 3))
-        return torch.cat([joints[..., : self.root, :], root, joints[..., self.root :, :]], -2)
+        return InsertRoot(self.root)(joints)
 
     def _from_event(self, value: Tensor) -> Tensor:
-        joints = torch.cat([value[..., : self.root, :], value[..., self.root + 1 :, :]], -2)
+        joints = InsertRoot(self.root).inv(value)
         return joints if self.rotation is None else joints @ self.rotation
 
 
