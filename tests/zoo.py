@@ -188,6 +188,13 @@ class LawCase:
         """The law for random contexts of the given batch shape."""
         return self.build(randn(*batch, self.context, seed=seed))
 
+    def frozen_law(self, *batch: int, seed: int = 0) -> Distribution:
+        """The law of a trained model: no gradients to parameters, so any number of backwards."""
+        self.module.requires_grad_(False)
+        law = self.law(*batch, seed=seed)
+        self.module.requires_grad_(True)
+        return law
+
 
 def _mlp(out: int) -> ResidualMLP:
     return ResidualMLP(CONTEXT, out, width=16, blocks=1)
