@@ -41,7 +41,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def configuration(name: str, steps: int) -> TrainConfig:
     """The configuration of a variant."""
-    base = from_dict({"steps": steps, "validate": steps, "model": SMALL, "loss": PAPER})
+    base = from_dict(
+        {"steps": steps, "validate": steps, "average": 0.995, "model": SMALL, "loss": PAPER}
+    )
     return from_dict(VARIANTS[name], default=base)
 
 
