@@ -50,7 +50,8 @@ class Evaluate:
         samples: Samples for each pose.
         use: What is sampled: the law itself, or noise-free hypotheses as published evaluations do.
         hide: Random joints hidden from the model in each pose, chosen by the seed.
-        intrinsics: Whether the model is told the camera's focal length and principal point.
+        intrinsics: Whether the model is told the focal length and principal point, which the data
+            set gives. Unknown, the angle of an off-centre person is part of the uncertainty.
         stride: Evaluate one frame in so many, with all four views; 1 evaluates every frame. The
             default takes about a minute on one core.
         batch_size: Poses evaluated at once.
@@ -65,7 +66,7 @@ class Evaluate:
     samples: int = 200
     use: Literal["law", "hypotheses"] = "law"
     hide: int = 0
-    intrinsics: Literal["unknown", "known"] = "unknown"
+    intrinsics: Literal["known", "unknown"] = "known"
     stride: int = 4
     batch_size: int = 64
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE|-")] = None

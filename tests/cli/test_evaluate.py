@@ -17,7 +17,7 @@ def test_table_states_its_protocol(run, folder, tiny_model):
     words = " ".join(out.split())
     for phrase in (
         "CMU17, split test_seen: exact 2D, 4 views, one frame in 400, 4 joints hidden per pose",
-        "intrinsics unknown",
+        "intrinsics known",
         "10 samples of the law itself",
         "Means over 40 poses",
         "deterministic estimate",
@@ -28,7 +28,7 @@ def test_table_states_its_protocol(run, folder, tiny_model):
 
 def test_json_to_file_and_standard_output_agree(run, folder, tiny_model):
     args = ("evaluate", "--model", tiny_model, *FAST, "--split", "val", "--kind", "noisy",
-            "--use", "hypotheses", "--intrinsics", "known")  # fmt: skip
+            "--use", "hypotheses", "--intrinsics", "unknown")  # fmt: skip
     code, table, _ = run(*args, "--json", "report.json")
     assert code == 0 and "Protocol" in table
     code, out, err = run(*args, "--json", "-")
@@ -38,7 +38,7 @@ def test_json_to_file_and_standard_output_agree(run, folder, tiny_model):
     assert report["model"] == "tiny.safetensors" and report["propose_prob_version"]
     protocol = report["protocol"]
     assert (protocol["split"], protocol["keypoints"]) == ("val", "noisy")
-    assert (protocol["samples"], protocol["intrinsics"]) == ("hypotheses", "known")
+    assert (protocol["samples"], protocol["intrinsics"]) == ("hypotheses", "unknown")
     assert f"{report['items']['point_mpjpe']:.1f}" in table
 
 
