@@ -84,9 +84,7 @@ def test_the_arrows_have_no_cycle():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_stay_short(path):
-    # The joint sets are tables.
-    limit = 480 if path.name == "skeleton.py" else 400
-    assert len(path.read_text().splitlines()) <= limit
+    assert len(path.read_text().splitlines()) <= 400
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -2,6 +2,7 @@
 
 from propose_prob.pose.align import procrustes
 from propose_prob.pose.camera import Extrinsics, look_at, project, root_translation
+from propose_prob.pose.convert import convert, mirror_pose
 from propose_prob.pose.normalise import (
     Normalised,
     denormalise,
@@ -19,9 +20,7 @@ from propose_prob.pose.skeleton import (
     SKELETONS,
     SMPL_24,
     Skeleton,
-    convert,
     get_skeleton,
-    mirror_pose,
 )
 
 __all__ = [

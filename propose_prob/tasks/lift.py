@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..data.keypoints import Keypoints
 from ..errors import InputError
+from ..pose.convert import convert
 from ..pose.normalise import visible_joints
-from ..pose.skeleton import H36M_17, Skeleton, convert
+from ..pose.skeleton import H36M_17, Skeleton
 
 __all__ = ["Lift", "LiftedBatch", "PoseModel", "Skipped", "Use", "lift"]
 

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from propose_prob.data.keypoints import read_keypoints
 from propose_prob.errors import InputError
+from propose_prob.pose.convert import convert
 from propose_prob.pose.normalise import normalise
-from propose_prob.pose.skeleton import BODY_25, COCO_17, H36M_17, MPII_16, convert
+from propose_prob.pose.skeleton import BODY_25, COCO_17, H36M_17, MPII_16
 
 PHOTO = files("propose_prob") / "assets" / "pexels-4793258_keypoints.json"
 

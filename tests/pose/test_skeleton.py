@@ -6,19 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from propose_prob.errors import InputError
+from propose_prob.pose.convert import DERIVED, convert, mirror_pose
 from propose_prob.pose.skeleton import (
     BODY_25,
     CMU_31,
     COCO_17,
-    DERIVED,
     H36M_17,
     MPII_16,
     SKELETONS,
     SMPL_24,
     Skeleton,
-    convert,
     get_skeleton,
-    mirror_pose,
 )
 
 ALL = list(SKELETONS.values())
