@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from types import FrameType
 from typing import Annotated, Any, Protocol
 
 import tyro
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process by default.
 
     Returns:
-        Exit code: 0, 2 for wrong input or options, 130 when interrupted.
+        Exit code: 0, 2 for wrong input or options, 130 when interrupted, 143 when terminated.
 
     Example:
         >>> main(["--version"])
@@ -55,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_PROGRAM, package_version())
         return 0
     try:
-        _parse(args).run()
+        with _termination():
+            _parse(args).run()
         sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
@@ -72,6 +76,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"{where}{error.strerror or error}")
     return 0
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Let a request to terminate unwind, so that temporary files go."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _fail(message: str) -> int:

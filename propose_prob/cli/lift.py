@@ -108,8 +108,8 @@ class Lift:
             skipped = batches.skipped
             if not count:
                 raise InputError(
-                    f"nobody to lift: all {len(skipped)} people were skipped, the first because of "
-                    f"{_name(skipped[0])}; --min-joints is {self.min_joints}"
+                    f"nobody to lift: {_skipped_line(skipped, shown=1)}; "
+                    f"--min-joints is {self.min_joints}"
                 )
             writer.finish(self._attributes(skipped))
         if skipped:

@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -79,6 +82,22 @@ def test_what_ends_a_command(run, monkeypatch, error, code, words):
     got, out, err = run("demo")
     assert got == code and not out
     assert words in err and err.count("\n") == 1
+
+
+def test_termination_unwinds_and_restores_the_handler(run, monkeypatch):
+    unwound = []
+
+    def terminated(self):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            unwound.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(app.Demo, "run", terminated)
+    assert run("demo")[0] == 143
+    assert unwound and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch):
