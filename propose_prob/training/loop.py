@@ -31,7 +31,7 @@ class Run:
     """A training run in a folder.
 
     The folder holds `checkpoint.pt` (everything, for `resume`), `best.safetensors` (the average
-    weights of the best validation energy score) and `log.csv`.
+    weights of the best validation energy score), `last.safetensors` and `log.csv`.
 
     Args:
         config: The run.
@@ -192,6 +192,7 @@ class Run:
         model = self.model
         self.validation.fit_noise_scale(model)
         scores = self.validation.scores(model)
+        save(model, self.folder / "last.safetensors")
         if scores.energy < self.best:
             self.best = scores.energy
             save(model, self.folder / "best.safetensors")
@@ -246,6 +247,7 @@ def finish(model: ProPose, validation: Validation) -> dict[str, float]:
     return {
         "temperature": temperature,
         "noise_mm": 1e3 * model.noise_scale.mean().item(),
+        "val_calibration_error": validation.calibration_error(model),
         "val_point_mm": scores.point,
         "val_energy_mm": scores.energy,
     }

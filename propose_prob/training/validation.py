@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.cmu17 import CMU17, FOCAL
 from ..data.simulate import Simulator
+from ..evaluation import CalibrationCurve
 from ..models.propose import ProPose
 from .objectives import energy_score
 from .propose import Pairs, prepare
@@ -33,9 +34,11 @@ class Validation:
 
     Attributes:
         pairs: Evidence and poses.
+        noisy: `(B,)` bool, which pairs have detector noise, where that is known.
     """
 
     pairs: Pairs
+    noisy: Tensor | None = None
 
     @classmethod
     def from_cmu17(cls, split: CMU17, *, items: int = 1000, seed: int = 0) -> Validation:
@@ -50,9 +53,11 @@ class Validation:
         chosen = torch.randperm(4 * len(split), generator=generator)[:items]
         exact, noisy = (split.p2d(kind).flatten(0, 1)[chosen] for kind in ("exact", "noisy"))
         draw = torch.rand(3, len(chosen), generator=generator)
-        p2d = torch.where((draw[0] < 0.5)[:, None, None], noisy, exact) / FOCAL
+        disturbed = draw[0] < 0.5
+        p2d = torch.where(disturbed[:, None, None], noisy, exact) / FOCAL
         p3d = split.p3d().flatten(0, 1)[chosen]
-        return cls(prepare(p2d, torch.ones(p2d.shape[:-1]), p3d, draw[1] < 0.5))
+        pairs = prepare(p2d, torch.ones(p2d.shape[:-1]), p3d, draw[1] < 0.5)
+        return cls(pairs, disturbed)
 
     @classmethod
     def from_simulator(
@@ -74,7 +79,8 @@ class Validation:
         """The same pairs on another device."""
         pairs = self.pairs
         return Validation(
-            Pairs(pairs.features.to(device), pairs.joints.to(device), pairs.visible.to(device))
+            Pairs(pairs.features.to(device), pairs.joints.to(device), pairs.visible.to(device)),
+            None if self.noisy is None else self.noisy.to(device),
         )
 
     @torch.no_grad()
@@ -104,17 +110,43 @@ class Validation:
         residual = model.bind_decoder(pairs.features)(latent) - pairs.joints
         model.noise_scale.copy_(residual.square().mean((0, 2)).sqrt())
 
+    @torch.no_grad()
+    def calibration_error(self, model: ProPose, *, samples: int = 100, seed: int = 0) -> float:
+        """Calibration error of the law, the mean of exact and noisy pairs where both are there.
+
+        Averaged so, neither kind is calibrated at the other's cost.
+        """
+        pairs = self.pairs
+        count = len(pairs.joints)
+        noisy = torch.zeros(count, dtype=torch.bool) if self.noisy is None else self.noisy.cpu()
+        errors = []
+        for group in (noisy, ~noisy):
+            chosen = group.nonzero()[:, 0].to(pairs.joints.device)
+            if len(chosen) == 0:
+                continue
+            curve = CalibrationCurve(pairs.joints.shape[1])
+            with torch.random.fork_rng(devices=_cuda(pairs.features)):
+                torch.manual_seed(seed)
+                for part in chosen.split(128):
+                    features = pairs.features[part]
+                    decode = model.bind_decoder(features)
+                    poses = decode(model.latent_law(features).sample((samples,)))
+                    poses = poses + model.noise_scale[:, None] * torch.randn_like(poses)
+                    curve.update(poses, pairs.joints[part])
+            errors.append(curve.result().error)
+        return sum(errors) / len(errors)
+
     def fit_temperature(
-        self, model: ProPose, candidates: tuple[float, ...] = (0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.2)
+        self, model: ProPose, candidates: tuple[float, ...] = (0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1)
     ) -> float:
-        """Sets the base's temperature to the candidate of the best energy score, and returns it."""
+        """Sets the base's temperature to the best calibrated candidate, and returns it."""
         base = model.flow.base
 
-        def score(temperature: float) -> float:
+        def error(temperature: float) -> float:
             base.temperature.fill_(temperature)
-            return self.scores(model).energy
+            return self.calibration_error(model)
 
-        best = min(candidates, key=score)
+        best = min(candidates, key=error)
         base.temperature.fill_(best)
         return best
 
