@@ -56,6 +56,7 @@ class Run:
     ) -> None:
         self.config = config
         self.folder = folder
+        self.device = torch.device(device)
         self.validation = validation.to(device)
         self.report = report
         torch.manual_seed(config.seed)
@@ -128,6 +129,7 @@ class Run:
             "losses": self.losses,
             "average": self.average.state_dict(),
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self._on_gpu else None,
             "generator": trainer.generator.get_state(),
             "gate": trainer.gate_generator.get_state(),
             **{name: part.state_dict() for name, part in self._parts().items()},
@@ -154,9 +156,15 @@ class Run:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.losses = state["losses"]
         torch.set_rng_state(state["rng"])
+        if self._on_gpu and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.trainer.generator.set_state(state["generator"])
         self.trainer.gate_generator.set_state(state["gate"])
         self._cut_log()
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"
 
     def _parts(self) -> dict[str, Any]:
         trainer = self.trainer
