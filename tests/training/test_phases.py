@@ -145,6 +145,14 @@ def test_each_objective_reaches_the_parts_it_should():
         assert reached == expected[name], name
 
 
+@pytest.mark.parametrize(("step", "other"), [("step1", "phase2"), ("step2", "phase1")])
+def test_a_phase_gives_the_others_parameters_no_gradient(step, other):
+    trainer = make_trainer()
+    getattr(trainer, step)()
+    for group, parameters in trainer.parameter_groups().items():
+        assert all((p.grad is None) == (group == other) for p in parameters)
+
+
 @pytest.mark.parametrize("step", ["step1", "step2"])
 def test_a_phase_leaves_every_parameter_trainable(step):
     trainer = make_trainer()
