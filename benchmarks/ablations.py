@@ -77,6 +77,23 @@ def evaluate(model: ProPose, split: str, stride: int) -> dict[str, float]:
     }  # fmt: skip
 
 
+def table(results: dict[str, Any]) -> str:
+    """The results as a Markdown table: for each split estimate, best of 200, energy, ECE."""
+    splits = ("val", "test_seen", "test_subject03")
+    lines = [
+        "| variant | " + " | ".join(f"{split}" for split in splits) + " |",
+        "|---|" + "---|" * len(splits),
+    ]
+    for name, row in results.items():
+        cells = [
+            f"{m['point']:.1f} / {m['best200']:.1f} / {m['energy']:.1f} / "
+            f"{m['ece']:.3f} ({m['ece_signed']:+.3f})"
+            for m in (row[split] for split in splits)
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Trains and measures all variants, or those named."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,6 +125,7 @@ def main() -> None:
         }
         results_path.write_text(json.dumps(results, indent=2) + "\n")
         print(name, json.dumps(results[name]), flush=True)
+    (arguments.out / "ablations.md").write_text(table(results))
 
 
 if __name__ == "__main__":

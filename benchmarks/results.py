@@ -81,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="propose-cmu17")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--stride", type=int, default=8)
     parser.add_argument("--poses", type=int, default=500, help="for spread and density")
     arguments = parser.parse_args()
@@ -88,7 +89,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = load(arguments.model)
     rows: list[tuple[str, dict[str, Any]]] = []
-    for split in SPLITS:
+    for split in arguments.splits:
         for keypoints in ("exact", "noisy"):
             for intrinsics in ("known", "unknown"):
                 fields = {"keypoints": keypoints, "intrinsics": intrinsics}
@@ -105,7 +106,7 @@ def main() -> None:
             "hidden_spread_ratio": hidden_spread(model, split, arguments.poses),
             **density(model, split, arguments.poses),
         }
-        for split in SPLITS
+        for split in arguments.splits
     }
     lines = [
         "| split, 2D, intrinsics | estimate | mean | random | best of 10 | best of 200 "
