@@ -1,5 +1,5 @@
 """Trained models that ship with the package, and how any trained model is stored."""
 
-from .store import available, load, save
+from .store import available, average, load, save
 
-__all__ = ["available", "load", "save"]
+__all__ = ["available", "average", "load", "save"]

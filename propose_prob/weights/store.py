@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -88,6 +90,32 @@ def save(model: ProPose, path: str | Path, *, half: bool = False) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def average(models: Sequence[ProPose]) -> ProPose:
+    """The model whose parameters are the mean of several models' of one training.
+
+    Weights that one training passed through, or that stages of it started from each other, often
+    generalise better averaged (Wortsman et al., 2022, "model soups"). Fit the observation noise and
+    the temperature anew afterwards (`training.loop.finish`).
+
+    Args:
+        models: At least one, of equal configurations.
+
+    Returns:
+        A new model in evaluation mode, with the first one's buffers.
+
+    Raises:
+        ValueError: If there are none or their configurations differ.
+    """
+    if not models or any(model.config != models[0].config for model in models):
+        raise ValueError("expected at least one model, all of the same configuration")
+    mean = copy.deepcopy(models[0]).eval()
+    others = [dict(model.named_parameters()) for model in models]
+    with torch.no_grad():
+        for name, parameter in mean.named_parameters():
+            parameter.copy_(torch.stack([other[name] for other in others]).mean(0))
+    return mean
 
 
 def _read(path: Path, device: torch.device | str) -> ProPose:

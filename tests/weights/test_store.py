@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from propose_prob.errors import InputError
-from propose_prob.weights import available, load, save, store
+from propose_prob.weights import available, average, load, save, store
 from tests.zoo import PROPOSE_VARIANTS, small_propose
 
 
@@ -205,3 +205,18 @@ def test_load_to_a_device(model, tmp_path):
     save(model.cuda(), tmp_path / "m.safetensors")
     other = load(tmp_path / "m.safetensors", device="cuda")
     assert all(p.device.type == "cuda" for p in other.parameters())
+
+
+def test_average_is_the_mean_of_the_parameters(model):
+    other = small_propose().float()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(3.0)
+    mean = average([model, other])
+    ours, theirs = dict(model.named_parameters()), dict(other.named_parameters())
+    for name, value in mean.named_parameters():
+        assert torch.allclose(value, 0.5 * (ours[name] + theirs[name]), atol=1e-6), name
+    with pytest.raises(ValueError, match="same configuration"):
+        average([model, small_propose(base="standard").float()])
+    with pytest.raises(ValueError, match="at least one model"):
+        average([])
