@@ -29,7 +29,7 @@ class TrainCommand:
         data: `cmu17`, or an `.npz` file with `world` (N, 17, 3): joints in metres, z up.
         validation: An `.npz` file of the same form with held-out poses; needed for own data.
         config: A JSON file with any part of the configuration; flags below change it further.
-        steps: Batches of each phase.
+        steps: Batches of phase 2, or of the only phase end to end.
         seed: Of everything random.
         init: Shipped model or file of `save` to begin with, of the same configuration.
         resume: Continue from the checkpoint in `out`.
@@ -57,6 +57,7 @@ class TrainCommand:
             InputError: If the data, the configuration or the checkpoint cannot be used.
         """
         torch.set_num_threads(self.threads)
+        _check_device(self.device)
         config = TrainConfig() if self.config is None else read_config(self.config)
         changes = {"steps": self.steps, "seed": self.seed}
         given = {name: value for name, value in changes.items() if value is not None}
@@ -120,6 +121,14 @@ def read_world(path: Path) -> torch.Tensor:
         frame = int(np.argwhere(~np.isfinite(world))[0, 0])
         raise InputError(f"{path}: expected finite joints, got NaN or infinity in frame {frame}")
     return torch.from_numpy(world.astype(np.float32))
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device).cpu()
+    except (AssertionError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--device {device} cannot be used: {reason}") from None
 
 
 def _report(step: int, losses: dict[str, float], scores: Scores) -> None:

@@ -175,6 +175,12 @@ def test_command_trains_resumes_and_writes_a_model(tmp_path: Path) -> None:
     TrainCommand(**{**command.__dict__, "resume": True}).run()
 
 
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--device nowhere cannot be used"):
+        TrainCommand(out=tmp_path / "o", device="nowhere").run()
+    assert not (tmp_path / "o").exists()
+
+
 def test_own_data_is_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs --validation"):
         TrainCommand(out=tmp_path / "o", data="own.npz").run()
