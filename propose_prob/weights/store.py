@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -138,7 +139,7 @@ def _read(path: Path, device: torch.device | str) -> ProPose:
         converted = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         model.load_state_dict(converted)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = textwrap.shorten(str(error), 160)
         raise InputError(
             f"{path.name}: the tensors do not fit the stored configuration ({reason})"
         ) from None
