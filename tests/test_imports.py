@@ -16,6 +16,7 @@ MODULES = sorted(p for p in ROOT.rglob("*.py"))
 FOUNDATION = {"errors"}
 ALLOWED = {
     "errors": set(),
+    "devices": FOUNDATION,
     "_zuko": set(),
     "networks": set(),
     "pose": FOUNDATION,
@@ -31,7 +32,7 @@ ALLOWED = {
     "visualisation": FOUNDATION | {"pose", "distributions", "data", "evaluation", "inference"},
     "training": FOUNDATION
     | {"pose", "transforms", "distributions", "conditional", "models", "networks"}
-    | {"data", "evaluation", "weights"},
+    | {"data", "evaluation", "weights", "devices"},
     "tasks": FOUNDATION
     | {"pose", "distributions", "conditional", "models", "bodies"}
     | {"data", "inference", "weights"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from ..devices import check_device
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -67,11 +67,7 @@ class Machine:
         from ..weights import load
 
         torch.set_num_threads(self.threads)
-        try:
-            torch.empty(1, device=self.device).cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = textwrap.shorten(str(error).splitlines()[0], 80)
-            raise InputError(f"--device {self.device} cannot be used: {reason}") from None
+        check_device(self.device)
         loaded = load(model, device=self.device)
         # Afterwards: building the model draws initial weights that loading replaces.
         torch.manual_seed(self.seed)

@@ -96,7 +96,7 @@ class Run:
             progress: Called with the number of steps done since the last call.
 
         Returns:
-            Scores of the kept weights.
+            Scores of the last validation; NaN where there was nothing left to train.
         """
         saved = begun = time.monotonic()
         before = self.seconds

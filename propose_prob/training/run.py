@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..data.cmu17 import load_cmu17
 from ..data.simulate import Simulator
+from ..devices import check_device
 from ..errors import InputError
 from ..weights.store import load, save
 from .config import TrainConfig, from_dict, read_config, to_dict
@@ -57,7 +58,7 @@ class TrainCommand:
             InputError: If the data, the configuration or the checkpoint cannot be used.
         """
         torch.set_num_threads(self.threads)
-        _check_device(self.device)
+        check_device(self.device)
         config = TrainConfig() if self.config is None else read_config(self.config)
         changes = {"steps": self.steps, "seed": self.seed}
         given = {name: value for name, value in changes.items() if value is not None}
@@ -121,14 +122,6 @@ def read_world(path: Path) -> torch.Tensor:
         frame = int(np.argwhere(~np.isfinite(world))[0, 0])
         raise InputError(f"{path}: expected finite joints, got NaN or infinity in frame {frame}")
     return torch.from_numpy(world.astype(np.float32))
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(1, device=device).cpu()
-    except (AssertionError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--device {device} cannot be used: {reason}") from None
 
 
 def _report(step: int, losses: dict[str, float], scores: Scores) -> None:

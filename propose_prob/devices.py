@@ -1,0 +1,28 @@
+"""Whether a device that the user named can be used."""
+
+from __future__ import annotations
+
+import textwrap
+
+from .errors import InputError
+
+
+def check_device(device: str) -> None:
+    """Raise unless tensors can be made on the device and read back.
+
+    Args:
+        device: For instance `cpu`, `cuda` or `cuda:1`.
+
+    Raises:
+        InputError: If the device cannot be used, with torch's reason in one line.
+
+    Example:
+        >>> check_device("cpu")
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = textwrap.shorten((str(error).splitlines() or [type(error).__name__])[0], 80)
+        raise InputError(f"--device {device} cannot be used: {reason}") from None
