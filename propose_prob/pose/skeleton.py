@@ -5,129 +5,35 @@ Every set gives each of its joints a *meaning* from one shared vocabulary (`"rig
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from propose_prob.errors import InputError
+from propose_prob.pose.detector_sets import (
+    COCO_17,
+    COCO_WHOLEBODY_133,
+    HALPE_26,
+    HALPE_136,
+    MEDIAPIPE_33,
+)
+from propose_prob.pose.joint_set import Skeleton, build
 
 __all__ = [
     "BODY_25",
     "CMU_31",
     "COCO_17",
+    "COCO_WHOLEBODY_133",
     "H36M_17",
+    "HALPE_136",
+    "HALPE_26",
+    "MEDIAPIPE_33",
     "MPII_16",
+    "MPI_INF_3DHP_17",
     "SKELETONS",
     "SMPL_24",
     "Skeleton",
     "get_skeleton",
 ]
 
-
-@dataclass(frozen=True)
-class Skeleton:
-    """An ordered set of joints that form a tree.
-
-    Attributes:
-        name: The set's name, as `get_skeleton` finds it.
-        joint_names: Names in storage order, J of them.
-        parents: Index of each joint's parent; -1 marks the root.
-        mirror: Permutation that exchanges left and right: `mirror[j]` is the other side's joint.
-        meanings: The shared meaning of each joint, or `None` where no other set has such a joint.
-
-    Raises:
-        ValueError: If the lengths differ, there is not exactly one root, the parents form a cycle,
-            or `mirror` is not an involution that keeps the parents.
-
-    Example:
-        >>> H36M_17.index("RWrist"), H36M_17.joint_names[H36M_17.mirror[16]]
-        (16, 'LWrist')
-        >>> H36M_17.bones[0]
-        (1, 0)
-    """
-
-    name: str
-    joint_names: tuple[str, ...]
-    parents: tuple[int, ...]
-    mirror: tuple[int, ...]
-    meanings: tuple[str | None, ...]
-
-    def __post_init__(self) -> None:
-        count = len(self.joint_names)
-        for field in ("parents", "mirror", "meanings"):
-            length = len(getattr(self, field))
-            if length != count:
-                raise ValueError(f"{self.name}: expected {count} {field}, got {length}")
-        if len(set(self.joint_names)) != count:
-            raise ValueError(f"{self.name}: joint names must differ")
-        if self.parents.count(-1) != 1:
-            raise ValueError(f"{self.name}: expected one root (parent -1), got {self.parents}")
-        if sorted(self.mirror) != list(range(count)):
-            raise ValueError(f"{self.name}: mirror is not a permutation of 0..{count - 1}")
-        for joint in range(count):
-            ancestor, steps = joint, 0
-            while ancestor != -1:
-                ancestor, steps = self.parents[ancestor], steps + 1
-                if steps > count:
-                    raise ValueError(f"{self.name}: the parents of joint {joint} form a cycle")
-            parent = self.parents[joint]
-            mirrored_parent = -1 if parent == -1 else self.mirror[parent]
-            if self.mirror[self.mirror[joint]] != joint:
-                raise ValueError(f"{self.name}: mirroring joint {joint} twice does not return it")
-            if self.parents[self.mirror[joint]] != mirrored_parent:
-                raise ValueError(f"{self.name}: mirroring changes the parent of joint {joint}")
-
-    @property
-    def num_joints(self) -> int:
-        """The number of joints J."""
-        return len(self.joint_names)
-
-    @property
-    def root(self) -> int:
-        """The index of the joint without a parent."""
-        return self.parents.index(-1)
-
-    @property
-    def bones(self) -> tuple[tuple[int, int], ...]:
-        """The (child, parent) pairs, J - 1 of them, in joint order."""
-        return tuple((child, parent) for child, parent in enumerate(self.parents) if parent != -1)
-
-    def index(self, name: str) -> int:
-        """Return the index of the joint called `name`.
-
-        Raises:
-            InputError: If this set has no such joint; the message lists those it has.
-        """
-        if name not in self.joint_names:
-            known = ", ".join(self.joint_names)
-            raise InputError(f"{self.name} has no joint {name!r}; its joints are {known}")
-        return self.joint_names.index(name)
-
-
-_OTHER_SIDE = {"R": "L", "L": "R", "r": "l", "l": "r"}
-_OTHER_SIDE_WORD = {"right": "left", "left": "right"}
-
-
-def _other_side(name: str, names: tuple[str, ...]) -> str:
-    side, _, rest = name.partition("_")
-    swapped = [
-        f"{_OTHER_SIDE_WORD[side]}_{rest}" if side in _OTHER_SIDE_WORD else "",
-        _OTHER_SIDE.get(name[0], name[0]) + name[1:],
-    ]
-    return next((candidate for candidate in swapped if candidate in names), name)
-
-
-def _skeleton(name: str, *joints: tuple[str, str | None, str | None]) -> Skeleton:
-    """Build a set from rows (joint, parent, meaning); left and right are told apart by name."""
-    names = tuple(joint for joint, _, _ in joints)
-    return Skeleton(
-        name=name,
-        joint_names=names,
-        parents=tuple(-1 if parent is None else names.index(parent) for _, parent, _ in joints),
-        mirror=tuple(names.index(_other_side(joint, names)) for joint in names),
-        meanings=tuple(meaning for _, _, meaning in joints),
-    )
-
-
-H36M_17 = _skeleton(
+H36M_17 = build(
     "h36m_17",
     ("Pelvis", None, "hip_centre"),
     ("RHip", "Pelvis", "right_hip"),
@@ -153,30 +59,7 @@ H36M_17 = _skeleton(
 The pelvis is the middle of the hips. "Neck/Nose" is taken as the base of the skull, not as the tip
 of the nose."""
 
-COCO_17 = _skeleton(
-    "coco_17",
-    ("nose", None, "nose"),
-    ("left_eye", "nose", "left_eye"),
-    ("right_eye", "nose", "right_eye"),
-    ("left_ear", "left_eye", "left_ear"),
-    ("right_ear", "right_eye", "right_ear"),
-    ("left_shoulder", "nose", "left_shoulder"),
-    ("right_shoulder", "nose", "right_shoulder"),
-    ("left_elbow", "left_shoulder", "left_elbow"),
-    ("right_elbow", "right_shoulder", "right_elbow"),
-    ("left_wrist", "left_elbow", "left_wrist"),
-    ("right_wrist", "right_elbow", "right_wrist"),
-    ("left_hip", "left_shoulder", "left_hip"),
-    ("right_hip", "right_shoulder", "right_hip"),
-    ("left_knee", "left_hip", "left_knee"),
-    ("right_knee", "right_hip", "right_knee"),
-    ("left_ankle", "left_knee", "left_ankle"),
-    ("right_ankle", "right_knee", "right_ankle"),
-)
-"""COCO's person keypoints (cocodataset.org, `categories[0].keypoints`). COCO defines no tree; this
-one hangs from the nose."""
-
-BODY_25 = _skeleton(
+BODY_25 = build(
     "body_25",
     ("Nose", "Neck", "nose"),
     ("Neck", "MidHip", "thorax"),
@@ -209,7 +92,7 @@ of its part pairs.
 
 OpenPose trains its Neck as the middle of the shoulders and MidHip as the middle of the hips."""
 
-MPII_16 = _skeleton(
+MPII_16 = build(
     "mpii_16",
     ("right_ankle", "right_knee", "right_ankle"),
     ("right_knee", "right_hip", "right_knee"),
@@ -235,7 +118,34 @@ Pelvis, thorax, upper neck and head top stand for Human3.6M's Pelvis, Thorax, Ne
 skull) and Head. Human3.6M's Spine has no counterpart. Some lifting code shifts these names by one
 (MPII thorax to Spine: 3d-pose-baseline, issue 185); this table does not."""
 
-SMPL_24 = _skeleton(
+MPI_INF_3DHP_17 = build(
+    "mpi_inf_3dhp_17",
+    ("head_top", "neck", "head_top"),
+    ("neck", "spine", "thorax"),
+    ("right_shoulder", "neck", "right_shoulder"),
+    ("right_elbow", "right_shoulder", "right_elbow"),
+    ("right_wrist", "right_elbow", "right_wrist"),
+    ("left_shoulder", "neck", "left_shoulder"),
+    ("left_elbow", "left_shoulder", "left_elbow"),
+    ("left_wrist", "left_elbow", "left_wrist"),
+    ("right_hip", "pelvis", "right_hip"),
+    ("right_knee", "right_hip", "right_knee"),
+    ("right_ankle", "right_knee", "right_ankle"),
+    ("left_hip", "pelvis", "left_hip"),
+    ("left_knee", "left_hip", "left_knee"),
+    ("left_ankle", "left_knee", "left_ankle"),
+    ("pelvis", None, "hip_centre"),
+    ("spine", "pelvis", "mid_spine"),
+    ("head", "neck", "skull_base"),
+)
+"""MPI-INF-3DHP's 17 "relevant" joints, the order of its test files (the data set's
+`mpii_get_joint_set.m`, case `relevant`, with its first-order parents; MMHuman3D
+`keypoints_mapping/mpi_inf_3dhp.py` has the same order).
+
+The set was made to match Human3.6M's: neck, head and head top stand for its Thorax, Neck/Nose (base
+of the skull) and Head (SPIN, `datasets/preprocess/mpi_inf_3dhp.py`)."""
+
+SMPL_24 = build(
     "smpl_24",
     ("Pelvis", None, None),
     ("L_Hip", "Pelvis", "left_hip"),
@@ -269,7 +179,7 @@ of the skull. SMPL's own Pelvis lies above the line between its hips, so Human3.
 middle of the SMPL hips; Thorax is the middle of the shoulders. Not matched: Pelvis, the three spine
 joints, Neck, collars and hands. SMPL has no joint at the top of the head."""
 
-CMU_31 = _skeleton(
+CMU_31 = build(
     "cmu_31",
     ("root", None, None),
     ("lhipjoint", "root", "left_hip"),
@@ -312,7 +222,11 @@ Human3.6M's Thorax. The end of "head" stands for Human3.6M's Head, though it lie
 The root lies above the hips and matches nothing: Pelvis is the middle of the hips."""
 
 SKELETONS: Mapping[str, Skeleton] = {
-    skeleton.name: skeleton for skeleton in (H36M_17, COCO_17, BODY_25, MPII_16, SMPL_24, CMU_31)
+    skeleton.name: skeleton
+    for skeleton in (
+        *(H36M_17, COCO_17, BODY_25, MPII_16, SMPL_24, CMU_31, MPI_INF_3DHP_17),
+        *(MEDIAPIPE_33, HALPE_26, HALPE_136, COCO_WHOLEBODY_133),
+    )
 }
 """All joint sets by name."""
 

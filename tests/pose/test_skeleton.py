@@ -11,7 +11,12 @@ from propose_prob.pose.skeleton import (
     BODY_25,
     CMU_31,
     COCO_17,
+    COCO_WHOLEBODY_133,
     H36M_17,
+    HALPE_26,
+    HALPE_136,
+    MEDIAPIPE_33,
+    MPI_INF_3DHP_17,
     MPII_16,
     SKELETONS,
     SMPL_24,
@@ -32,7 +37,7 @@ def named(skeleton, pose, confidence):
 
 @pytest.mark.parametrize("skeleton", ALL, ids=lambda s: s.name)
 def test_tree_and_mirror(skeleton):
-    assert skeleton.num_joints == int(skeleton.name.split("_")[1])
+    assert skeleton.num_joints == int(skeleton.name.rsplit("_", 1)[1])
     assert len(skeleton.bones) == skeleton.num_joints - 1
     assert skeleton.parents[skeleton.root] == -1
     sides = {"left": "right", "right": "left"}
@@ -64,6 +69,53 @@ def test_cmu_parents_match_the_motion_files():
     assert CMU_31.mirror[CMU_31.index("lradius")] == CMU_31.index("rradius")
 
 
+def test_3dhp_order_and_parents_match_the_data_sets_own_table():
+    order = (
+        "head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+        "right_hip right_knee right_ankle left_hip left_knee left_ankle pelvis spine head"
+    )
+    assert MPI_INF_3DHP_17.joint_names == tuple(order.split())
+    # `mpii_get_joint_set.m` counts from 1 and gives the root itself as its parent.
+    own = (2, 16, 2, 3, 4, 2, 6, 7, 15, 9, 10, 15, 12, 13, 15, 15, 2)
+    expected = [-1 if parent == joint else parent - 1 for joint, parent in enumerate(own, 1)]
+    assert MPI_INF_3DHP_17.parents == tuple(expected)
+
+
+def test_3dhp_to_human36m_values():
+    pose = torch.arange(51.0).reshape(17, 3)
+    result, _ = convert(pose, MPI_INF_3DHP_17, H36M_17)
+    order = [14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4]
+    assert torch.equal(result, pose[order])
+
+
+def test_mediapipe_numbers_match_its_guide():
+    numbers = dict(nose=0, left_ear=7, left_mouth=9, right_shoulder=12, left_wrist=15)
+    numbers |= dict(left_pinky=17, right_thumb=22, left_hip=23, right_ankle=28, left_heel=29)
+    numbers |= dict(right_foot_index=32)
+    for name, number in numbers.items():
+        assert MEDIAPIPE_33.index(name) == number
+
+
+def test_whole_bodies_begin_with_their_body():
+    assert HALPE_26.joint_names[:17] == COCO_17.joint_names
+    assert HALPE_136.joint_names[:26] == HALPE_26.joint_names
+    assert COCO_WHOLEBODY_133.joint_names[:17] == COCO_17.joint_names
+    numbers = dict(left_big_toe=17, right_heel=22, left_hand_root=91, right_hand_root=112)
+    numbers |= {"left_thumb1": 92, "left_middle_finger1": 100, "right_pinky_finger4": 132}
+    for name, number in numbers.items():
+        assert COCO_WHOLEBODY_133.index(name) == number
+
+
+def test_face_landmarks_mirror_as_mmpose_swaps_them():
+    # Some of the `swap` entries of MMPose's `coco_wholebody.py`.
+    swaps = {0: 16, 8: 8, 17: 26, 27: 27, 31: 35, 36: 45, 39: 42, 40: 47, 41: 46, 48: 54, 51: 51}
+    swaps |= {55: 59, 57: 57, 60: 64, 61: 63, 62: 62, 65: 67, 66: 66}
+    for skeleton, start in ((COCO_WHOLEBODY_133, 23), (HALPE_136, 26)):
+        for joint, other in swaps.items():
+            assert skeleton.mirror[start + joint] == start + other
+            assert skeleton.mirror[start + other] == start + joint
+
+
 @pytest.mark.parametrize(
     ("source", "target", "missing"),
     [
@@ -80,6 +132,16 @@ def test_cmu_parents_match_the_motion_files():
             {"LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"},
         ),
         (BODY_25, COCO_17, set()),
+        (MPI_INF_3DHP_17, H36M_17, set()),
+        (H36M_17, MPI_INF_3DHP_17, set()),
+        (MEDIAPIPE_33, COCO_17, set()),
+        (MEDIAPIPE_33, BODY_25, {"LSmallToe", "RSmallToe"}),
+        (MEDIAPIPE_33, H36M_17, {"Spine", "Neck/Nose", "Head"}),
+        (HALPE_26, BODY_25, set()),
+        (HALPE_26, H36M_17, {"Spine", "Neck/Nose"}),
+        (HALPE_136, HALPE_26, set()),
+        (COCO_WHOLEBODY_133, HALPE_26, {"head"}),
+        (COCO_WHOLEBODY_133, H36M_17, {"Spine", "Neck/Nose", "Head"}),
     ],
     ids=lambda value: value.name if isinstance(value, Skeleton) else None,
 )
