@@ -1,4 +1,4 @@
-"""Reading 2D keypoints as detectors write them: OpenPose, COCO-style, MMPose, and arrays."""
+"""Reading 2D keypoints as detectors write them: JSON of five kinds, and arrays."""
 
 import re
 import tokenize
@@ -74,7 +74,12 @@ class KeypointStream(Iterator[Keypoints]):
         return next(self._frames)
 
 
-def read_keypoints(path: str | Path, *, skeleton: Skeleton | str | None = None) -> KeypointStream:
+def read_keypoints(
+    path: str | Path,
+    *,
+    skeleton: Skeleton | str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> KeypointStream:
     """Read the people of every frame from a file or folder of 2D keypoints.
 
     What a file is, its content tells, not its name:
@@ -82,8 +87,15 @@ def read_keypoints(path: str | Path, *, skeleton: Skeleton | str | None = None) 
     * OpenPose JSON (`people`), BODY_25 or its 18-joint COCO model (given back as COCO_17: its neck
       is only the middle of the shoulders). `(0, 0, 0)` is a joint not seen. One file is one frame.
     * COCO-style JSON: a list of results (`image_id`, `keypoints`), as AlphaPose writes too, or
-      `annotations`. A frame is an image.
+      `annotations`. A frame is an image. 17 joints are COCO_17, 26 and 136 Halpe's, 133 those of
+      COCO-WholeBody.
+    * AlphaPose JSON of its other formats: `people` or `bodies`, one file for each image or one for
+      all with the images' names as keys (AlphaPose `alphapose/utils/pPose_nms.py`, `write_json`).
     * MMPose JSON: `instance_info`, a list of `instances` by frame, or a plain list of instances.
+    * MediaPipe pose landmarks: an object or a list of objects, one for each frame, with
+      `landmarks`, `pose_landmarks` or `poseLandmarks`: 33 of `x`, `y` and `visibility`, for one
+      person or a list of people. They are fractions of the image, so its size must stand in the
+      file (`image_width` and `image_height`, or `width` and `height`) or be given.
     * A folder of such files, one for each frame, sorted by name (2 before 10) and read one file at
       a time.
     * `.npy`, and `.npz` with `keypoints` (or one array) and optionally `confidence` and `skeleton`:
@@ -99,6 +111,8 @@ def read_keypoints(path: str | Path, *, skeleton: Skeleton | str | None = None) 
         path: File or folder.
         skeleton: Joint set or its name; required for arrays that do not name theirs, and for JSON
             whose number of joints does not tell.
+        image_size: Width and height in pixels of the images behind MediaPipe's fractions. The
+            other kinds are in pixels and do not need it.
 
     Returns:
         An iterator over frames with a length.
@@ -118,13 +132,13 @@ def read_keypoints(path: str | Path, *, skeleton: Skeleton | str | None = None) 
     path = Path(path)
     wanted = get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton
     if path.is_dir():
-        return _read_folder(path, wanted)
+        return _read_folder(path, wanted, image_size)
     head = _head(path)
     if head.startswith(_NPY):
         return _read_npy(path, wanted)
     if head.startswith(_ZIP):
         return _read_npz(path, wanted)
-    frames = parse_json(_text(path), path, wanted)
+    frames = parse_json(_text(path), path, wanted, image_size=image_size)
     found = [keypoints for frame in frames if (keypoints := _clean(frame, path)) is not None]
     if not found:
         raise InputError(_nobody(path))
@@ -201,7 +215,9 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     ]
 
 
-def _read_folder(folder: Path, skeleton: Skeleton | None) -> KeypointStream:
+def _read_folder(
+    folder: Path, skeleton: Skeleton | None, image_size: tuple[int, int] | None
+) -> KeypointStream:
     files = sorted(folder.glob("*.json"), key=_natural)
     if not files:
         raise InputError(f"{folder}: expected a folder of JSON files, got none that ends in .json")
@@ -210,7 +226,7 @@ def _read_folder(folder: Path, skeleton: Skeleton | None) -> KeypointStream:
         found = False
         for file in files:
             _head(file)
-            parsed = parse_json(_text(file), file, skeleton)
+            parsed = parse_json(_text(file), file, skeleton, image_size=image_size)
             for frame in parsed:
                 keypoints = _clean(frame.named_after(file, single=len(parsed) == 1), file)
                 if keypoints is not None:

@@ -9,17 +9,39 @@ import numpy as np
 import numpy.typing as npt
 
 from propose_prob.errors import InputError
-from propose_prob.pose.skeleton import BODY_25, COCO_17, H36M_17, MPII_16, Skeleton
+from propose_prob.pose.skeleton import (
+    BODY_25,
+    COCO_17,
+    COCO_WHOLEBODY_133,
+    H36M_17,
+    HALPE_26,
+    HALPE_136,
+    MEDIAPIPE_33,
+    MPII_16,
+    Skeleton,
+)
 
-__all__ = ["Frame", "parse_json"]
+__all__ = ["OPENPOSE_COCO_18", "Frame", "parse_json"]
 
-_OPENPOSE_COCO_18 = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)
+OPENPOSE_COCO_18 = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)
 """Where each COCO-17 joint stands in OpenPose's COCO model (`doc/02_output.md`: Nose, Neck,
 RShoulder, RElbow, RWrist, LShoulder, LElbow, LWrist, RHip, RKnee, RAnkle, LHip, LKnee, LAnkle,
 REye, LEye, REar, LEar)."""
 
-_MMPOSE_DATASETS = {"coco": COCO_17, "mpii": MPII_16, "h36m": H36M_17}
-_EXPECTED = "OpenPose, COCO-style or MMPose keypoints"
+_BY_COUNT = {17: COCO_17, 26: HALPE_26, 133: COCO_WHOLEBODY_133, 136: HALPE_136}
+_MMPOSE_DATASETS = {
+    "coco": COCO_17,
+    "coco_wholebody": COCO_WHOLEBODY_133,
+    "h36m": H36M_17,
+    "halpe": HALPE_136,
+    "halpe26": HALPE_26,
+    "mpii": MPII_16,
+}
+_EXPECTED = "OpenPose, COCO-style, AlphaPose, MMPose or MediaPipe keypoints"
+
+_LANDMARKS = ("landmarks", "pose_landmarks", "poseLandmarks", "landmark")
+"""What MediaPipe's interfaces call the landmarks of a frame: tasks in JavaScript and Swift, tasks
+and the older solution in Python, the older solution in JavaScript, and a landmark list itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +126,20 @@ class _Source:
         return Frame(name, values, self.skeleton(len(first)), ids)
 
 
-def parse_json(text: str, path: Path, skeleton: Skeleton | None) -> list[Frame]:
+def parse_json(
+    text: str,
+    path: Path,
+    skeleton: Skeleton | None,
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> list[Frame]:
     """Parse the text of a keypoint file.
 
     Args:
         text: The whole file.
         path: Its path, for messages and for naming a frame that has no name of its own.
         skeleton: The joint set, or `None` to tell it by the number of joints.
+        image_size: Width and height in pixels, for coordinates that are fractions of the image.
 
     Returns:
         The frames in the file's order, those without people included.
@@ -135,8 +164,8 @@ def parse_json(text: str, path: Path, skeleton: Skeleton | None) -> list[Frame]:
         raise InputError(f"{path}: expected {_EXPECTED}, got JSON nested too deeply") from error
 
     if isinstance(document, dict):
-        if "people" in document:
-            return _openpose(document, path, skeleton)
+        if "people" in document or "bodies" in document:
+            return [_openpose(document, path, skeleton, _stem(path))]
         if "annotations" in document:
             return _coco(document["annotations"], path, skeleton, annotations=True)
         if "instance_info" in document:
@@ -144,6 +173,11 @@ def parse_json(text: str, path: Path, skeleton: Skeleton | None) -> list[Frame]:
             return _mmpose(document["instance_info"], path, _dataset_skeleton(dataset, skeleton))
         if "instances" in document:
             return _mmpose(document["instances"], path, skeleton)
+        if _landmark_key(document):
+            return _mediapipe([document], path, skeleton, image_size)
+        if document and all(map(_has_people, document.values())):
+            # AlphaPose's one file for all images, by their names.
+            return [_openpose(entry, path, skeleton, name) for name, entry in document.items()]
         keys = ", ".join(list(document)[:5]) or "no keys"
         raise InputError(f"{path}: expected {_EXPECTED}, got an object with {keys}")
     if not isinstance(document, list):
@@ -154,6 +188,10 @@ def parse_json(text: str, path: Path, skeleton: Skeleton | None) -> list[Frame]:
         return _mmpose(first, path, skeleton)
     if isinstance(first, dict) and ("keypoint_scores" in first or "instances" in first):
         return _mmpose(document, path, skeleton)
+    if isinstance(first, dict) and (_landmark_key(first) or "x" in first):
+        # A list of points is the one person of a frame; else a list of frames.
+        frames = [{"landmarks": document}] if "x" in first else document
+        return _mediapipe(frames, path, skeleton, image_size)
     return _coco(document, path, skeleton, annotations=False)
 
 
@@ -179,21 +217,31 @@ def _identity(person: dict[str, Any], index: int, *keys: str) -> int | str:
     return index
 
 
-def _openpose(document: dict[str, Any], path: Path, wanted: Skeleton | None) -> list[Frame]:
-    source = _Source(path, "OpenPose", wanted, {25: BODY_25, 18: COCO_17, 17: COCO_17})
+def _has_people(value: Any) -> bool:
+    return isinstance(value, dict) and ("people" in value or "bodies" in value)
+
+
+def _openpose(document: dict[str, Any], path: Path, wanted: Skeleton | None, name: str) -> Frame:
+    """Read a frame as OpenPose writes it, or AlphaPose in the form of OpenPose or its ancestor."""
+    if "people" in document:
+        group, key = "people", "pose_keypoints_2d"
+        source = _Source(path, "OpenPose", wanted, {25: BODY_25, 18: COCO_17, 17: COCO_17})
+    else:
+        group, key = "bodies", "joints"
+        source = _Source(path, "AlphaPose", wanted, {18: COCO_17, 17: COCO_17})
     people: list[tuple[int | str, npt.NDArray[np.float64]]] = []
-    for index, person in enumerate(source.list_of_objects(document["people"], "people")):
-        if "pose_keypoints_2d" not in person:
-            raise source.fail("pose_keypoints_2d for every person", "none")
-        values = source.triples(person["pose_keypoints_2d"], "pose_keypoints_2d")
+    for index, person in enumerate(source.list_of_objects(document[group], group)):
+        if key not in person:
+            raise source.fail(f"{key} for every person", "none")
+        values = source.triples(person[key], key)
         if len(values) == 18 and wanted in (None, COCO_17):
-            values = values[list(_OPENPOSE_COCO_18)]
+            values = values[list(OPENPOSE_COCO_18)]
         people.append((_identity(person, index, "person_id"), values))
-    return [source.frame(_stem(path), people)]
+    return source.frame(name, people)
 
 
 def _coco(entries: Any, path: Path, wanted: Skeleton | None, *, annotations: bool) -> list[Frame]:
-    source = _Source(path, "COCO", wanted, {17: COCO_17})
+    source = _Source(path, "COCO", wanted, _BY_COUNT)
     images: dict[int | str, list[tuple[int | str, npt.NDArray[np.float64]]]] = {}
     for entry in source.list_of_objects(entries, "annotations" if annotations else "results"):
         image = entry.get("image_id")
@@ -219,7 +267,7 @@ def _dataset_skeleton(meta: Any, wanted: Skeleton | None) -> Skeleton | None:
 
 
 def _mmpose(entries: Any, path: Path, wanted: Skeleton | None) -> list[Frame]:
-    source = _Source(path, "MMPose", wanted, {17: COCO_17})
+    source = _Source(path, "MMPose", wanted, _BY_COUNT)
     found = source.list_of_objects(entries, "instances")
     if any("instances" in entry for entry in found):
         frames = [
@@ -248,3 +296,76 @@ def _mmpose_people(
         values = np.concatenate([joints, scores[:, None]], axis=-1)
         people.append((_identity(person, index, "track_id", "instance_id"), values))
     return people
+
+
+def _landmark_key(frame: dict[str, Any]) -> str | None:
+    return next((key for key in _LANDMARKS if key in frame), None)
+
+
+def _mediapipe(
+    entries: Any, path: Path, wanted: Skeleton | None, image_size: tuple[int, int] | None
+) -> list[Frame]:
+    source = _Source(path, "MediaPipe", wanted, {33: MEDIAPIPE_33})
+    found = source.list_of_objects(entries, "frames")
+    frames = []
+    for index, entry in enumerate(found):
+        key = _landmark_key(entry)
+        if key is None:
+            raise source.fail(f"{' or '.join(_LANDMARKS)} in every frame", "none")
+        name = _stem(path) if len(found) == 1 else index
+        name = entry.get("frame", entry.get("frame_id", name))
+        if not isinstance(name, int | str):
+            raise source.fail("frames numbered or named", _kind(name))
+        people = _mediapipe_people(source, entry[key])
+        size = _mediapipe_size(source, entry, image_size) if people else (1.0, 1.0)
+        scale = np.array([*size, 1.0])
+        frames.append(source.frame(name, [(i, person * scale) for i, person in enumerate(people)]))
+    return frames
+
+
+def _mediapipe_people(source: _Source, value: Any) -> list[npt.NDArray[np.float64]]:
+    """Read one person's or several people's landmarks, as fractions of the image."""
+    if isinstance(value, dict):
+        value = value.get("landmark")
+    if value is None or value == []:
+        return []
+    if isinstance(value, list) and isinstance(value[0], list):
+        groups = value
+    elif isinstance(value, list) and isinstance(value[0], dict) and "landmark" in value[0]:
+        groups = [person.get("landmark") for person in source.list_of_objects(value, "people")]
+    else:
+        groups = [value]
+    people = []
+    for group in groups:
+        points = source.list_of_objects(group, "landmarks")
+        if not all("x" in point and "y" in point for point in points):
+            raise source.fail("MediaPipe landmarks with x and y", "one without")
+        rows = [[point["x"], point["y"], point.get("visibility", 1.0)] for point in points]
+        values = source.numbers(rows, "landmarks")
+        if values.size and np.median(np.abs(values[:, :2])) > 10:
+            raise source.fail(
+                "MediaPipe landmarks as fractions of the image's width and height",
+                "much larger numbers; store pixels as .npy or .npz",
+            )
+        people.append(values)
+    return people
+
+
+def _mediapipe_size(
+    source: _Source, entry: dict[str, Any], image_size: tuple[int, int] | None
+) -> tuple[float, float]:
+    if image_size is None:
+        for width, height in (("image_width", "image_height"), ("width", "height")):
+            if width in entry and height in entry:
+                given = source.numbers([entry[width], entry[height]], f"{width} and {height}")
+                break
+        else:
+            raise source.fail(
+                "the image's width and height, of which MediaPipe's coordinates are fractions",
+                "neither in the file nor as image_size",
+            )
+    else:
+        given = np.asarray(image_size, dtype=np.float64)
+    if given.shape != (2,) or not (np.isfinite(given) & (given > 0)).all():
+        raise source.fail("a width and height in pixels", f"{given.tolist()}")
+    return float(given[0]), float(given[1])

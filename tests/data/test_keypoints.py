@@ -16,7 +16,16 @@ from propose_prob.data.keypoints import read_keypoints
 from propose_prob.errors import InputError
 from propose_prob.pose.convert import convert
 from propose_prob.pose.normalise import normalise
-from propose_prob.pose.skeleton import BODY_25, COCO_17, H36M_17, MPII_16
+from propose_prob.pose.skeleton import (
+    BODY_25,
+    COCO_17,
+    COCO_WHOLEBODY_133,
+    H36M_17,
+    HALPE_26,
+    HALPE_136,
+    MEDIAPIPE_33,
+    MPII_16,
+)
 
 PHOTO = files("propose_prob") / "assets" / "pexels-4793258_keypoints.json"
 
@@ -57,15 +66,10 @@ def test_the_photo_that_ships():
 
 
 def test_openpose_coco_model(tmp_path):
-    names = (
-        "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
-        "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye "
-        "right_ear left_ear"
-    ).split()
     (frame,) = read_keypoints(write(tmp_path / "a.json", openpose(triples(18))))
     assert frame.skeleton is COCO_17
     for joint, name in enumerate(COCO_17.joint_names):
-        assert frame.p2d[0, joint, 0] == 1 + 2 * names.index(name)
+        assert frame.p2d[0, joint, 0] == 1 + 2 * OPENPOSE_NAMES.index(name)
 
 
 def test_null_coordinates_are_missing(tmp_path):
@@ -106,6 +110,88 @@ def test_coco_results_are_grouped_by_image(tmp_path):
     assert (first.frame, second.frame) == (7, "b.jpg")
     assert first.p2d[:, 0, 0].tolist() == [1, 5]
     assert (first.person_ids, second.person_ids) == ((0, 1), (4,))
+
+
+@pytest.mark.parametrize("skeleton", [HALPE_26, COCO_WHOLEBODY_133, HALPE_136])
+def test_larger_joint_sets_are_known_by_their_number(tmp_path, skeleton):
+    joints = skeleton.num_joints
+    results = [{"image_id": "1.jpg", "keypoints": triples(joints), "score": 2.9, "idx": [3.0]}]
+    (frame,) = read_keypoints(write(tmp_path / "alphapose-results.json", results))
+    assert frame.skeleton is skeleton
+    (frame,) = read_keypoints(write(tmp_path / "mmpose.json", {"instances": [instance(joints)]}))
+    assert frame.skeleton is skeleton
+
+
+OPENPOSE_NAMES = (
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye "
+    "right_ear left_ear"
+).split()
+
+
+@pytest.mark.parametrize(
+    ("group", "numbers"), [("bodies", "joints"), ("people", "pose_keypoints_2d")]
+)
+def test_alphapose_in_other_forms(tmp_path, group, numbers):
+    def image(*starts):
+        people = [{numbers: triples(18, start)} for start in starts]
+        return {"version": "AlphaPose v0.3", group: people}
+
+    whole = {"b_2.jpg": image(1.0, 3.0), "a.jpg": image(5.0), "c.jpg": image()}
+    stream = read_keypoints(write(tmp_path / "alphapose-results.json", whole))
+    assert len(stream) == 3
+    first, second = stream
+    assert (first.frame, second.frame) == ("b_2.jpg", "a.jpg")
+    assert first.skeleton is COCO_17
+    for joint, name in enumerate(COCO_17.joint_names):
+        expected = 1 + 2 * OPENPOSE_NAMES.index(name)
+        assert first.p2d[:, joint, 0].tolist() == [expected, expected + 2]
+    (single,) = read_keypoints(write(tmp_path / "a.json", whole["a.jpg"]))
+    assert single.frame == "a"
+    assert torch.equal(single.p2d, second.p2d)
+
+
+def landmarks(start=0.0):
+    return [
+        {"x": start + j / 100, "y": 1 - j / 100, "z": -0.3, "visibility": 1 - j / 40}
+        for j in range(33)
+    ]
+
+
+MEDIAPIPE = {
+    "tasks": {"landmarks": [landmarks(), landmarks(0.5)], "worldLandmarks": [[], []]},
+    "python tasks": {"pose_landmarks": [landmarks(), landmarks(0.5)]},
+    "messages": {"pose_landmarks": [{"landmark": landmarks()}, {"landmark": landmarks(0.5)}]},
+}
+
+
+@pytest.mark.parametrize("document", MEDIAPIPE.values(), ids=MEDIAPIPE.keys())
+def test_mediapipe_people(tmp_path, document):
+    path = write(tmp_path / "pose.json", document)
+    (frame,) = read_keypoints(path, image_size=(1920, 1080))
+    assert frame.skeleton is MEDIAPIPE_33
+    assert frame.frame == "pose"
+    assert frame.p2d.shape == (2, 33, 2)
+    torch.testing.assert_close(frame.p2d[:, 10, 0], torch.tensor([192.0, 1152.0]))
+    torch.testing.assert_close(frame.p2d[0, 10, 1], torch.tensor(972.0))
+    torch.testing.assert_close(frame.confidence[1, 20], torch.tensor(0.5))
+
+
+def test_mediapipe_person_and_video(tmp_path):
+    sizes = {"width": 200, "height": 100}
+    video = [
+        {"frame": 7, "poseLandmarks": landmarks(), **sizes},
+        {"frame": 8, "poseLandmarks": None, **sizes},
+        {"frame": 9, "poseLandmarks": {"landmark": landmarks()}, **sizes},
+        {"image_width": 400, "image_height": 100, "pose_landmarks": landmarks()},
+    ]
+    stream = read_keypoints(write(tmp_path / "video.json", video))
+    assert len(stream) == 4
+    frames = list(stream)
+    assert [frame.frame for frame in frames] == [7, 9, 3]
+    assert [round(float(frame.p2d[0, 10, 0])) for frame in frames] == [20, 20, 40]
+    (single,) = read_keypoints(write(tmp_path / "a.json", landmarks()), image_size=(200, 100))
+    assert torch.equal(single.p2d, frames[0].p2d)
 
 
 def test_coco_annotations(tmp_path):
@@ -263,7 +349,10 @@ WRONG_JSON = {
     "not JSON": ("frame,x,y\n1,2,3", "got something else at line 1, column 1"),
     "deep": ("[" * 100_000, "nested too deeply|got one cut off"),
     "huge number": ('{"people": ' + "9" * 5000 + "}", "expected JSON with sensible numbers"),
-    "number": ("3", "expected OpenPose, COCO-style or MMPose keypoints, got a number"),
+    "number": (
+        "3",
+        "expected OpenPose, COCO-style, AlphaPose, MMPose or MediaPipe keypoints, got a number",
+    ),
     "unknown object": ({"frames": []}, "got an object with frames"),
     "empty list": ([], "expected people with visible joints, got none"),
     "no people": (openpose(), "expected people with visible joints, got none"),
@@ -293,7 +382,35 @@ WRONG_JSON = {
     "list of numbers": ([1, 2], "COCO results to be a list of objects"),
     "COCO joint count": (
         [{"image_id": 1, "keypoints": triples(16)}],
-        r"expected 17 joints \(COCO\) or a named joint set, got 16 joints",
+        r"expected 17 or 26 or 133 or 136 joints \(COCO\) or a named joint set, got 16 joints",
+    ),
+    "AlphaPose without joints": ({"bodies": [{}]}, "expected joints for every person, got none"),
+    "AlphaPose joint count": (
+        {"a.jpg": {"bodies": [{"joints": triples(26)}]}},
+        r"expected 18 or 17 joints \(AlphaPose\) or a named joint set, got 26 joints",
+    ),
+    "some images without people": ({"a": {"people": []}, "b": {}}, "got an object with a, b"),
+    "MediaPipe without size": (
+        {"landmarks": landmarks()},
+        "width and height, of which MediaPipe's coordinates are fractions, got neither in the file",
+    ),
+    "MediaPipe size": (
+        {"landmarks": landmarks(), "width": 0, "height": 3},
+        r"expected a width and height in pixels, got \[0.0, 3.0\]",
+    ),
+    "MediaPipe in pixels": (
+        {"landmarks": [{"x": 300, "y": 200}] * 33},
+        "fractions of the image's width and height, got much larger numbers",
+    ),
+    "MediaPipe joint count": (
+        {"landmarks": landmarks()[:20], "width": 2, "height": 2},
+        r"expected 33 joints \(MediaPipe\) or a named joint set, got 20 joints",
+    ),
+    "MediaPipe without y": ({"landmarks": [{"x": 1}]}, "landmarks with x and y, got one without"),
+    "MediaPipe of numbers": ({"landmarks": [1, 2]}, "landmarks to be a list of objects"),
+    "MediaPipe frame without": (
+        [{"landmarks": landmarks(), "width": 2, "height": 2}, {}],
+        "or landmark in every frame, got none",
     ),
     "MMPose without scores": ({"instances": [{"keypoints": []}]}, "keypoints and keypoint_scores"),
     "MMPose 3D": (
@@ -377,7 +494,10 @@ def samples():
     np.savez_compressed(npz, keypoints=GOOD[..., :2], confidence=GOOD[..., 2], skeleton="coco_17")
     video = [{"frame_id": 3, "instances": [instance()]}]
     results = [{"image_id": 7, "keypoints": triples(17)}]
-    texts = [json.dumps(document) for document in (openpose(triples(25)), results, video)]
+    pose = {"landmarks": [landmarks()], "width": 640, "height": 480}
+    images = {"a.jpg": {"bodies": [{"joints": triples(18)}]}}
+    documents = (openpose(triples(25)), results, video, pose, images)
+    texts = [json.dumps(document) for document in documents]
     return [npy.getvalue(), npz.getvalue(), *(text.encode() for text in texts)]
 
 
