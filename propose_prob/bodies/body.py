@@ -213,6 +213,8 @@ class Kinematics(nn.Module):
         self._root = order[0]
         self._depth = len(levels)
         self.register_buffer("_above", above, persistent=False)
+        is_root = torch.arange(count) == self._root
+        self.register_buffer("_is_root", is_root, persistent=False)
         self.register_buffer(
             "_parents", torch.tensor([max(p, 0) for p in parents]), persistent=False
         )
@@ -224,17 +226,6 @@ class Kinematics(nn.Module):
             self.register_buffer(f"_joints_{number}", torch.tensor(level), persistent=False)
             self.register_buffer(f"_within_{number}", within, persistent=False)
             start = rank[level[0]]
-
-    def rotations(self, theta: Tensor) -> Tensor:
-        """Give global rotations `(..., K, 3, 3)` of local ones."""
-        level = theta[..., self._root : self._root + 1, :, :]
-        done = [level]
-        for number in range(self._depth):
-            joints = self.get_buffer(f"_joints_{number}")
-            within = self.get_buffer(f"_within_{number}")
-            level = level.index_select(-3, within) @ theta.index_select(-3, joints)
-            done.append(level)
-        return torch.cat(done, dim=-3).index_select(-3, self.get_buffer("_place"))
 
     def forward(
         self, theta: Tensor, offsets: Tensor, *, own: bool = False
@@ -251,10 +242,34 @@ class Kinematics(nn.Module):
         Returns:
             Positions `(..., K, 3)` and rotations `(..., K, 3, 3)`, of the same batch shape.
         """
-        rotations = self.rotations(theta)
-        bone = rotations if own else rotations.index_select(-3, self.get_buffer("_parents"))
-        turned = (bone @ offsets.unsqueeze(-1)).squeeze(-1)
-        is_root = torch.arange(theta.shape[-3], device=theta.device) == self._root
-        turned = torch.where(is_root.unsqueeze(-1), offsets, turned)
-        joints = self.get_buffer("_above").to(theta.dtype) @ turned
+        # With the batch last, products of 3x3 matrices are a few long additions: four times faster
+        # than batched matrix products on a CPU.
+        local = theta.movedim((-3, -2, -1), (0, 1, 2)).contiguous()
+        level = local[self._root : self._root + 1]
+        done = [level]
+        for number in range(self._depth):
+            above = level.index_select(0, self.get_buffer(f"_within_{number}"))
+            turn = local.index_select(0, self.get_buffer(f"_joints_{number}"))
+            level = sum(
+                (above[:, :, i, None] * turn[:, None, i] for i in range(1, 3)),
+                start=above[:, :, 0, None] * turn[:, None, 0],
+            )
+            done.append(level)
+        rotations = torch.cat(done).index_select(0, self.get_buffer("_place"))
+
+        missing = max(theta.ndim - 1 - offsets.ndim, 0)
+        places = offsets.reshape(*(1,) * missing, *offsets.shape).movedim((-2, -1), (0, 1))
+        missing = max(offsets.ndim + 1 - theta.ndim, 0)
+        wide = rotations.reshape(*rotations.shape[:3], *(1,) * missing, *rotations.shape[3:])
+        bone = wide if own else wide.index_select(0, self.get_buffer("_parents"))
+        turned = sum(
+            (bone[:, :, i] * places[:, None, i] for i in range(1, 3)),
+            start=bone[:, :, 0] * places[:, None, 0],
+        )
+        # The root has no bone: its offset is where it rests.
+        roots = self.get_buffer("_is_root").reshape(-1, *(1,) * (turned.ndim - 1))
+        turned = torch.where(roots, places, turned)
+        summed = self.get_buffer("_above").to(theta.dtype) @ turned.flatten(start_dim=1)
+        joints = summed.reshape(turned.shape).movedim((0, 1), (-2, -1)).contiguous()
+        rotations = wide.movedim((0, 1, 2), (-3, -2, -1))
         return joints, rotations.expand(*joints.shape[:-1], 3, 3)
