@@ -1,6 +1,7 @@
 """Bodies: from joint rotations and shape to joints and surfaces."""
 
 from propose_prob.bodies.body import Body, BodyOutput
+from propose_prob.bodies.mesh import MeshBody
 from propose_prob.bodies.skeleton import SkeletonBody, default_body
 
-__all__ = ["Body", "BodyOutput", "SkeletonBody", "default_body"]
+__all__ = ["Body", "BodyOutput", "MeshBody", "SkeletonBody", "default_body"]
