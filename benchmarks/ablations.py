@@ -21,6 +21,7 @@ from propose_prob.evaluation import Evaluator, Protocol
 from propose_prob.models.propose import ProPose
 from propose_prob.training.config import TrainConfig, from_dict
 from propose_prob.training.loop import Run
+from propose_prob.training.propose import ProPoseTrainer
 from propose_prob.training.validation import Validation
 
 SMALL = {"width": 256, "decoder_width": 160, "flow_width": 96, "code": 96}
@@ -42,7 +43,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def configuration(name: str, steps: int) -> TrainConfig:
     """The configuration of a variant."""
     base = from_dict(
-        {"steps": steps, "validate": steps, "average": 0.995, "model": SMALL, "loss": PAPER}
+        {"steps": steps, "validate": steps, "average": 0.995, "model": SMALL, "loss": PAPER},
+        default=TrainConfig(),
     )
     return from_dict(VARIANTS[name], default=base)
 
@@ -112,7 +114,9 @@ def main() -> None:
         config = configuration(name, arguments.steps)
         simulator = Simulator(load_cmu17("train").world, config.simulator)
         validation = Validation.from_cmu17(load_cmu17("val"))
-        run = Run(config, simulator, validation, arguments.out / name)
+        torch.manual_seed(config.seed)
+        trainer = ProPoseTrainer(ProPose(config.model), config, simulator)
+        run = Run(trainer, validation, arguments.out / name)
         run.train()
         model = load(arguments.out / name / "best.safetensors")
         results[name] = {

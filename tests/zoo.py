@@ -28,7 +28,8 @@ from propose_prob.conditional import (
     coupling_stack,
     glow_stack,
 )
-from propose_prob.models import Evidence, ProPose, ProPoseConfig
+from propose_prob.distributions import PoseFlowDistribution, VectorToRotations
+from propose_prob.models import Evidence, LiftingConfig, LiftingFlow, ProPose, ProPoseConfig
 from propose_prob.models.discriminator import PoseDiscriminator
 from propose_prob.networks import ResidualMLP
 from propose_prob.transforms import (
@@ -298,17 +299,59 @@ def decoded_case(*, joints: int = 4, latent: int = 3, rotated: bool = False) -> 
     return LawCase(name, context, (joints, 3), build, model, constant=False, exact=False)
 
 
+def small_lifting(*, seed: int = 0, **options) -> LiftingFlow:
+    """A small lifting flow with random weights: 3 joints, no dropout."""
+    sizes = {
+        "joints": 3,
+        "couplings": 2,
+        "flow_width": 12,
+        "context": 8,
+        "width": 16,
+        "blocks": 1,
+        "dropout": 0.0,
+    }
+    model = perturbed(LiftingFlow(LiftingConfig(**(sizes | options))), seed=seed, scale=0.5)
+    assert isinstance(model, LiftingFlow)
+    with torch.no_grad():
+        model.standardiser.shift.copy_(0.3 * randn(6, seed=seed))
+        model.standardiser.log_scale.copy_(0.3 * randn(6, seed=seed + 1) - 1)
+    return model
+
+
+def lifting_case(*, rotated: bool = False) -> LawCase:
+    model = small_lifting()
+    rotation = _rotation() if rotated else None
+
+    def build(c: Tensor) -> Distribution:
+        return model.law(Evidence(c, None if rotation is None else rotation.to(c)))
+
+    name = "lifting_rotated" if rotated else "lifting"
+    return LawCase(name, 3 * 3 + 2, (3, 3), build, model, flow=True)
+
+
+def rotations_case() -> LawCase:
+    module = perturbed(flow_module("pagd", "glow_additive", 6), scale=0.3)
+
+    def build(c: Tensor) -> Distribution:
+        return PoseFlowDistribution(module(c), VectorToRotations(_rotation().to(c)))
+
+    return LawCase("rotations", CONTEXT, (1, 6), build, module, flow=True)
+
+
 def laws(features: int = 3) -> dict[str, LawCase]:
     """All laws; `features` is the size of the vector laws' event."""
     cases = [gaussian_case(name, features) for name in BASES]
     cases += [flow_case(base, kind, features) for base, kind in FLOWS]
     cases += [decoded_case(), decoded_case(rotated=True)]
+    cases += [lifting_case(), lifting_case(rotated=True), rotations_case()]
     return {case.name: case for case in cases}
 
 
 LAWS = laws()
 FLOW_LAWS = {name: case for name, case in LAWS.items() if case.flow}
 EXACT_LAWS = {name: case for name, case in LAWS.items() if case.exact}
+#: Laws of vectors, each the answer of its module to a context.
+VECTOR_LAWS = {name: case for name, case in LAWS.items() if case.build is case.module}
 DECODED_LAWS = {name: case for name, case in LAWS.items() if not case.exact}
 
 
@@ -326,11 +369,18 @@ PROPOSE_VARIANTS: dict[str, dict[str, object]] = {
 MODELS: dict[str, Callable[[], nn.Module]] = {
     name: (lambda options=options: small_propose(**options))
     for name, options in PROPOSE_VARIANTS.items()
-} | {"discriminator": lambda: perturbed(PoseDiscriminator(9, 14, code=4, width=16))}
+} | {
+    "lifting": small_lifting,
+    "lifting_standard_base": lambda: small_lifting(base="standard"),
+    "lifting_affine": lambda: small_lifting(coupling="affine"),
+    "discriminator": lambda: perturbed(PoseDiscriminator(9, 14, code=4, width=16)),
+}
 
 
 def base_coordinates(law: Distribution, value: Tensor) -> Tensor:
-    """Standardised base coordinates of an exact vector law's values."""
+    """Standardised base coordinates of an exact law's values."""
+    if isinstance(law, PoseFlowDistribution):
+        return base_coordinates(law.flow, law.shape.inv(value))
     transform: Transform | None = getattr(law, "transform", None)
     if transform is not None:
         base = law.base_dist

@@ -7,6 +7,7 @@ from .flow import (
     ConditionalFlow,
     ConditionalLU,
     FixedPermutation,
+    Standardiser,
     coupling_stack,
     glow_stack,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "ConditionalLU",
     "FixedPermutation",
     "StandardBase",
+    "Standardiser",
     "VariationalPILGD",
     "coupling_stack",
     "glow_stack",

@@ -162,6 +162,33 @@ class FixedPermutation(LazyTransform):
         return Permutation(self.order, self.inverse_order)
 
 
+class Standardiser(LazyTransform):
+    """Fixed shift and scale that give standardised numbers the event's units.
+
+    Kept as buffers and set from training data by `fit`, never learned.
+
+    Args:
+        features: `d`.
+    """
+
+    shift: Tensor
+    log_scale: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("log_scale", torch.zeros(features))
+
+    def forward(self, c: Tensor | None = None) -> DiagonalAffine:
+        """The transform; the context is ignored."""
+        return DiagonalAffine(self.shift, self.log_scale)
+
+    def fit(self, values: Tensor, *, floor: float = 1e-3) -> None:
+        """Sets mean and standard deviation, at least `floor`, from events `(n, d)`."""
+        self.shift.copy_(values.mean(0))
+        self.log_scale.copy_(values.std(0).clamp_min(floor).log())
+
+
 class ComposedTransform(LazyTransform):
     """Several conditional transforms, first to last from latent to event.
 

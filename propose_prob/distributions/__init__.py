@@ -2,5 +2,14 @@
 
 from .flow import FlowDistribution, diagonal_normal
 from .latent import DecodedPoseDistribution, LogProbEstimate
+from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
 
-__all__ = ["DecodedPoseDistribution", "FlowDistribution", "LogProbEstimate", "diagonal_normal"]
+__all__ = [
+    "DecodedPoseDistribution",
+    "FlowDistribution",
+    "LogProbEstimate",
+    "PoseFlowDistribution",
+    "VectorToJoints",
+    "VectorToRotations",
+    "diagonal_normal",
+]

@@ -81,6 +81,20 @@ class FlowDistribution(dist.TransformedDistribution):
         """Image of the base's mode, `batch_shape + event_shape`; see `mode` for when it is one."""
         return self.transform(self.base_dist.mode)
 
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, of shape `batch_shape`.
+
+        Raises:
+            NotImplementedError: If the log-determinant is not constant; the mean of `-log_prob`
+                over samples estimates it then.
+        """
+        if not self.constant_ladj:
+            raise NotImplementedError(
+                "this flow's log-determinant depends on the value, so its entropy has no closed "
+                "form; average -log_prob over rsample_and_log_prob"
+            )
+        return self.base_dist.entropy() + self.transform.call_and_ladj(self.base_dist.mode)[1]
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Exact log-density `sample_shape + batch_shape` of values `(..., d)`."""
         if self._validate_args:

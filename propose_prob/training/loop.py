@@ -7,67 +7,110 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..data.simulate import Simulator
 from ..errors import InputError
-from ..models.propose import ProPose
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
-from .config import TrainConfig, to_dict
-from .propose import ProPoseTrainer
-from .validation import Scores, Validation
+from .config import RunConfig, to_dict
+from .validation import Scores
 
-_LOG_FIELDS = (
-    "step", "seconds", "recon3d", "kl", "adversarial", "discriminator", "best_of", "random",
-    "energy", "recon2d", "nll", "mode_to_mode", "val_point_mm", "val_energy_mm",
-)  # fmt: skip
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class Run:
+class Trainer(Protocol[Model]):
+    """What a run needs of a model's training: its losses and which parameters they move.
+
+    Attributes:
+        model: The model that is trained, in place.
+        config: The run.
+        terms: Names of the losses, the columns of the log.
+    """
+
+    model: Model
+    config: Any
+    terms: tuple[str, ...]
+
+    @property
+    def steps_per_round(self) -> int:
+        """How many steps a round counts as."""
+
+    def prepare(self) -> None:
+        """Fits what is fitted to data before the first step."""
+
+    def set_rate(self, factor: float) -> None:
+        """Sets all learning rates to `factor` times their peak."""
+
+    def updates(self) -> list[Callable[[], dict[str, float]]]:
+        """The updates of one round, each giving its losses by name."""
+
+    def parts(self) -> dict[str, Any]:
+        """Everything with a `state_dict`, by name."""
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """Everything random, by name."""
+
+
+class HeldOut(Protocol):
+    """What a run is watched by."""
+
+    def to(self, device: torch.device | str) -> Any:
+        """The same pairs on another device."""
+
+    def fit(self, model: Any) -> None:
+        """Sets what is fitted on held-out pairs each time the model is scored."""
+
+    def fit_temperature(self, model: Any) -> float:
+        """Sets the base's temperature, and returns it."""
+
+    def scores(self, model: Any) -> Scores:
+        """Scores of a model in evaluation mode."""
+
+    def calibration_error(self, model: Any) -> float:
+        """Calibration error of its laws."""
+
+
+class Run(Generic[Model]):
     """A training run in a folder.
 
     The folder holds `checkpoint.pt` (everything, for `resume`), `best.safetensors` (the average
     weights of the best validation energy score), `last.safetensors` and `log.csv`.
 
     Args:
-        config: The run.
-        simulator: Source of training pairs.
+        trainer: The model's training; its configuration is the run's.
         validation: Held-out pairs; chooses the weights that are kept, never trained on.
         folder: Where to write; made if missing.
-        device: Where to train.
+        device: Where model and data live.
         start: Model of the same configuration whose weights the run begins with.
         report: Called with (step, losses, scores) after each validation.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
-        simulator: Simulator,
-        validation: Validation,
+        trainer: Trainer[Model],
+        validation: HeldOut,
         folder: Path,
         *,
         device: torch.device | str = "cpu",
-        start: ProPose | None = None,
+        start: Model | None = None,
         report: Callable[[int, dict[str, float], Scores], None] | None = None,
     ) -> None:
-        self.config = config
+        self.trainer = trainer
+        self.config: RunConfig = trainer.config
         self.folder = folder
         self.device = torch.device(device)
         self.validation = validation.to(device)
         self.report = report
-        torch.manual_seed(config.seed)
-        model = ProPose(config.model).to(device)
-        self.trainer = ProPoseTrainer(model, config, simulator, device)
         if start is None:
-            self.trainer.fit_standardiser()
+            trainer.prepare()
         else:
-            _copy_weights(start, model)
+            _copy_weights(start, trainer.model)
         self.average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=False
+            trainer.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.average), use_buffers=False
         )
         self.step = 0
         self.seconds = 0.0
@@ -76,9 +119,9 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
-    def model(self) -> ProPose:
+    def model(self) -> Model:
         """The averaged model, in evaluation mode, with the buffers of the trained one."""
-        average = cast(ProPose, self.average.module)
+        average = cast(Model, self.average.module)
         for name, buffer in self.trainer.model.named_buffers():
             average.get_buffer(name).copy_(buffer)
         return average.eval()
@@ -130,9 +173,8 @@ class Run:
             "average": self.average.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self._on_gpu else None,
-            "generator": trainer.generator.get_state(),
-            "gate": trainer.gate_generator.get_state(),
-            **{name: part.state_dict() for name, part in self._parts().items()},
+            "generators": {n: g.get_state() for n, g in trainer.generators().items()},
+            "parts": {name: part.state_dict() for name, part in trainer.parts().items()},
         }
         write_checkpoint(state, self.folder / "checkpoint.pt")
 
@@ -150,31 +192,21 @@ class Run:
                 f"the checkpoint in {self.folder} is of another configuration: "
                 f"{', '.join(changed)} differ"
             )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        for name, part in self.trainer.parts().items():
+            part.load_state_dict(state["parts"][name])
         self.average.load_state_dict(state["average"])
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.losses = state["losses"]
         torch.set_rng_state(state["rng"])
         if self._on_gpu and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        self.trainer.generator.set_state(state["generator"])
-        self.trainer.gate_generator.set_state(state["gate"])
+        for name, generator in self.trainer.generators().items():
+            generator.set_state(state["generators"][name])
         self._cut_log()
 
     @property
     def _on_gpu(self) -> bool:
         return self.device.type == "cuda"
-
-    def _parts(self) -> dict[str, Any]:
-        trainer = self.trainer
-        return {
-            "model": trainer.model,
-            "discriminator": trainer.discriminator,
-            "optimiser1": trainer.optimiser1,
-            "optimiser2": trainer.optimiser2,
-            "optimiser_d": trainer.optimiser_d,
-        }
 
     def _round(self) -> int:
         """One turn of both phases (Algorithm 1), or one end-to-end batch; returns its steps."""
@@ -182,23 +214,18 @@ class Run:
         warmup = max(1, int(config.warmup * config.steps))
         cosine = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
         trainer.set_rate(max(0.003, min(1.0, (self.step + 1) / warmup) * cosine))
-        if config.schedule == "end_to_end":
-            rounds = [trainer.step_end_to_end]
-            done = 1
-        else:
-            rounds = [trainer.step1] * config.phase1 + [trainer.step2] * config.phase2
-            done = config.phase2
+        rounds = trainer.updates()
         for i, step in enumerate(rounds):
             for name, value in step().items():
                 self.losses[name] = 0.98 * self.losses.get(name, value) + 0.02 * value
             if i % 2 == 1 or len(rounds) == 1:
                 self.average.update_parameters(trainer.model)
-        self.step += done
-        return done
+        self.step += trainer.steps_per_round
+        return trainer.steps_per_round
 
     def _validate(self) -> Scores:
         model = self.model
-        self.validation.fit_noise_scale(model)
+        self.validation.fit(model)
         scores = self.validation.scores(model)
         save(model, self.folder / "last.safetensors")
         if scores.energy < self.best:
@@ -212,13 +239,17 @@ class Run:
     def _log(self, scores: Scores) -> None:
         path = self.folder / "log.csv"
         new = not path.exists()
+        fields = self._log_fields()
         row = {"step": self.step, "seconds": round(self.seconds, 1), **self.losses}
         row |= {"val_point_mm": scores.point, "val_energy_mm": scores.energy}
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, _LOG_FIELDS, restval="")
+            writer = csv.DictWriter(file, fields, restval="")
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+    def _log_fields(self) -> list[str]:
+        return ["step", "seconds", *self.trainer.terms, "val_point_mm", "val_energy_mm"]
 
     def _cut_log(self) -> None:
         """Drops rows that a killed run logged after its last checkpoint."""
@@ -227,35 +258,40 @@ class Run:
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.step]
             with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, _LOG_FIELDS)
+                writer = csv.DictWriter(file, self._log_fields())
                 writer.writeheader()
                 writer.writerows(rows)
 
 
-def _copy_weights(start: ProPose, model: ProPose) -> None:
-    if start.config != model.config:
+def _copy_weights(start: nn.Module, model: nn.Module) -> None:
+    ours, theirs = getattr(model, "config", None), getattr(start, "config", None)
+    if type(start) is not type(model) or ours != theirs:
         raise InputError(
-            f"expected to start from a model of this configuration, {model.config}, "
-            f"got {start.config}"
+            f"expected to start from a model of this configuration, {ours}, got {theirs}"
         )
     model.load_state_dict(start.state_dict())
     # Fitted to the finished model, and fitted again to this run's.
-    model.flow.base.temperature.fill_(1.0)
+    for name, buffer in model.named_buffers():
+        if name.endswith("base.temperature"):
+            buffer.fill_(1.0)
 
 
-def finish(model: ProPose, validation: Validation) -> dict[str, float]:
-    """Fits observation noise and temperature on held-out pairs, the last step of a training.
+def finish(model: Model, validation: HeldOut) -> dict[str, float]:
+    """Fits on held-out pairs what is fitted there, the last step of a training.
+
+    The base's temperature, and of a decoded law the observation noise.
 
     Returns:
         The fitted values and the scores, for the model card.
     """
-    validation.fit_noise_scale(model)
+    validation.fit(model)
     temperature = validation.fit_temperature(model)
     scores = validation.scores(model)
-    return {
+    fitted = {
         "temperature": temperature,
-        "noise_mm": 1e3 * model.noise_scale.mean().item(),
         "val_calibration_error": validation.calibration_error(model),
         "val_point_mm": scores.point,
         "val_energy_mm": scores.energy,
     }
+    noise = getattr(model, "noise_scale", None)
+    return fitted if noise is None else fitted | {"noise_mm": 1e3 * noise.mean().item()}

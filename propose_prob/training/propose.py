@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +80,37 @@ class ProPoseTrainer:
         self.optimiser2 = self._adam(groups["phase2"], config.rate2)
         self.optimiser_d = self._adam(list(self.discriminator.parameters()), config.rate1)
 
+    terms: tuple[str, ...] = (
+        "recon3d", "kl", "adversarial", "discriminator", "best_of", "random", "energy", "recon2d",
+        "nll", "mode_to_mode",
+    )  # fmt: skip
+
+    @property
+    def steps_per_round(self) -> int:
+        """Steps are counted in batches of phase 2."""
+        return 1 if self.config.schedule == "end_to_end" else self.config.phase2
+
+    def updates(self) -> list[Callable[[], dict[str, float]]]:
+        """One turn of both phases (Algorithm 1), or one end-to-end batch."""
+        config = self.config
+        if config.schedule == "end_to_end":
+            return [self.step_end_to_end]
+        return [self.step1] * config.phase1 + [self.step2] * config.phase2
+
+    def parts(self) -> dict[str, Any]:
+        """Everything with a `state_dict`."""
+        return {
+            "model": self.model,
+            "discriminator": self.discriminator,
+            "optimiser1": self.optimiser1,
+            "optimiser2": self.optimiser2,
+            "optimiser_d": self.optimiser_d,
+        }
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """Of the data, and of the gate."""
+        return {"data": self.generator, "gate": self.gate_generator}
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Phase 1 moves g and k, phase 2 moves q, v, h and f (Algorithm 1)."""
         m = self.model
@@ -90,7 +123,7 @@ class ProPoseTrainer:
             ],
         }
 
-    def fit_standardiser(self, batches: int = 20) -> None:
+    def prepare(self, batches: int = 20) -> None:
         """Sets mean and deviation of the pose vector from simulated poses."""
         joints = torch.cat([self._draw().joints.flatten(1) for _ in range(batches)])
         self.model.pose_mean.copy_(joints.mean(0))

@@ -1,11 +1,13 @@
-"""Training from the command line: `propose-prob train propose`."""
+"""Training from the command line: `propose-prob train MODEL`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +17,33 @@ from ..data.cmu17 import load_cmu17
 from ..data.simulate import Simulator
 from ..devices import check_device
 from ..errors import InputError
+from ..models.lifting import LiftingFlow
+from ..models.propose import ProPose
 from ..weights.store import load, save
-from .config import TrainConfig, from_dict, read_config, to_dict
-from .loop import Run, finish
+from .config import (
+    LiftingTrainConfig,
+    RunConfig,
+    TrainConfig,
+    from_dict,
+    read_config,
+    to_dict,
+)
+from .lifting import LiftingTrainer
+from .loop import Run, Trainer, finish
+from .propose import ProPoseTrainer
 from .validation import Scores, Validation
 
 
 @dataclass(frozen=True)
-class TrainCommand:
-    """Train ProPose on motion capture, seen by simulated cameras.
+class TrainCommand(ABC):
+    """Train a model on motion capture, seen by simulated cameras.
 
     Attributes:
         out: Folder for the checkpoint, the log and the trained weights.
         data: `cmu17`, or an `.npz` file with `world` (N, 17, 3): joints in metres, z up.
         validation: An `.npz` file of the same form with held-out poses; needed for own data.
         config: A JSON file with any part of the configuration; flags below change it further.
-        steps: Batches of phase 2, or of the only phase end to end.
+        steps: Batches; of phase 2 where phases alternate.
         seed: Of everything random.
         init: Shipped model or file of `save` to begin with, of the same configuration.
         resume: Continue from the checkpoint in `out`.
@@ -51,15 +64,25 @@ class TrainCommand:
     device: str = "cpu"
     threads: int = 1
 
+    @abstractmethod
+    def default(self) -> RunConfig:
+        """The configuration that the flags and the JSON file change."""
+
+    @abstractmethod
+    def trainer(self, config: Any, simulator: Simulator) -> Trainer[Any]:
+        """The training of a new model."""
+
     def run(self) -> None:
-        """Trains, then fits observation noise and temperature, then writes `model.safetensors`.
+        """Trains, fits on held-out poses what is fitted there, then writes `model.safetensors`.
 
         Raises:
             InputError: If the data, the configuration or the checkpoint cannot be used.
         """
         torch.set_num_threads(self.threads)
         check_device(self.device)
-        config = TrainConfig() if self.config is None else read_config(self.config)
+        config = self.default()
+        if self.config is not None:
+            config = read_config(self.config, default=config)
         changes = {"steps": self.steps, "seed": self.seed}
         given = {name: value for name, value in changes.items() if value is not None}
         config = from_dict(given, default=config)
@@ -67,8 +90,14 @@ class TrainCommand:
             raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
         simulator, validation = self._data(config)
         start = None if self.init is None else load(self.init, device=self.device)
+        torch.manual_seed(config.seed)
         run = Run(
-            config, simulator, validation, self.out, device=self.device, start=start, report=_report
+            self.trainer(config, simulator),
+            validation,
+            self.out,
+            device=self.device,
+            start=start,
+            report=_report,
         )
         if self.resume:
             run.resume()
@@ -89,7 +118,7 @@ class TrainCommand:
         (self.out / "fitted.json").write_text(json.dumps(fitted, indent=2) + "\n")
         print(json.dumps(fitted))
 
-    def _data(self, config: TrainConfig) -> tuple[Simulator, Validation]:
+    def _data(self, config: Any) -> tuple[Simulator, Validation]:
         if self.data == "cmu17":
             world = load_cmu17("train").world
             validation = Validation.from_cmu17(load_cmu17("val"))
@@ -100,6 +129,34 @@ class TrainCommand:
             held_out = Simulator(read_world(self.validation).to(self.device), config.simulator)
             validation = Validation.from_simulator(held_out)
         return Simulator(world.to(self.device), config.simulator), validation
+
+
+@dataclass(frozen=True)
+class TrainProPose(TrainCommand):
+    """Train ProPose: 2D keypoints to a decoded law over 3D joints."""
+
+    def default(self) -> TrainConfig:
+        """The defaults of `TrainConfig`."""
+        return TrainConfig()
+
+    def trainer(self, config: TrainConfig, simulator: Simulator) -> ProPoseTrainer:
+        """Algorithm 1."""
+        model = ProPose(config.model).to(self.device)
+        return ProPoseTrainer(model, config, simulator, self.device)
+
+
+@dataclass(frozen=True)
+class TrainLifting(TrainCommand):
+    """Train ProHMR's lifting flow: 2D keypoints to an exact law over 3D joints."""
+
+    def default(self) -> LiftingTrainConfig:
+        """The defaults of `LiftingTrainConfig`."""
+        return LiftingTrainConfig()
+
+    def trainer(self, config: LiftingTrainConfig, simulator: Simulator) -> LiftingTrainer:
+        """Likelihood and mode."""
+        model = LiftingFlow(config.model).to(self.device)
+        return LiftingTrainer(model, config, simulator, self.device)
 
 
 def read_world(path: Path) -> torch.Tensor:

@@ -11,9 +11,13 @@ from torch import Tensor
 from ..data.cmu17 import CMU17, FOCAL
 from ..data.simulate import Simulator
 from ..evaluation import CalibrationCurve
+from ..models.evidence import Evidence
+from ..models.lifting import LiftingFlow
 from ..models.propose import ProPose
 from .objectives import energy_score
 from .propose import Pairs, prepare
+
+Lifter = ProPose | LiftingFlow
 
 
 class Scores(NamedTuple):
@@ -84,19 +88,21 @@ class Validation:
         )
 
     @torch.no_grad()
-    def scores(self, model: ProPose, *, samples: int = 32, seed: int = 0) -> Scores:
+    def scores(self, model: Lifter, *, samples: int = 32, seed: int = 0) -> Scores:
         """Scores of a model in evaluation mode; the global random state is left as it was."""
         pairs = self.pairs
         joints = pairs.joints.shape[-2]
         with torch.random.fork_rng(devices=_cuda(pairs.features)):
             torch.manual_seed(seed)
-            latent = model.latent_law(pairs.features)
-            decode = model.bind_decoder(pairs.features)
-            point = (decode(latent.centre) - pairs.joints).norm(dim=-1).mean()
-            poses = decode(latent.sample((samples,)))
-            poses = poses + model.noise_scale[:, None] * torch.randn_like(poses)
-            energy = energy_score(poses, pairs.joints)
+            law = model.law(Evidence(pairs.features, None))
+            point = (law.point_estimate[:, 1:] - pairs.joints).norm(dim=-1).mean()
+            energy = energy_score(law.sample((samples,))[:, :, 1:], pairs.joints)
         return Scores(1e3 * float(point) * joints / (joints + 1), 1e3 * float(energy))
+
+    def fit(self, model: Lifter) -> None:
+        """Sets the observation noise of a decoded law; an exact one has none."""
+        if isinstance(model, ProPose):
+            self.fit_noise_scale(model)
 
     @torch.no_grad()
     def fit_noise_scale(self, model: ProPose) -> None:
@@ -111,7 +117,7 @@ class Validation:
         model.noise_scale.copy_(residual.square().mean((0, 2)).sqrt())
 
     @torch.no_grad()
-    def calibration_error(self, model: ProPose, *, samples: int = 100, seed: int = 0) -> float:
+    def calibration_error(self, model: Lifter, *, samples: int = 100, seed: int = 0) -> float:
         """Calibration error of the law, the mean of exact and noisy pairs where both are there.
 
         Averaged so, neither kind is calibrated at the other's cost.
@@ -128,16 +134,13 @@ class Validation:
             with torch.random.fork_rng(devices=_cuda(pairs.features)):
                 torch.manual_seed(seed)
                 for part in chosen.split(128):
-                    features = pairs.features[part]
-                    decode = model.bind_decoder(features)
-                    poses = decode(model.latent_law(features).sample((samples,)))
-                    poses = poses + model.noise_scale[:, None] * torch.randn_like(poses)
-                    curve.update(poses, pairs.joints[part])
+                    law = model.law(Evidence(pairs.features[part], None))
+                    curve.update(law.sample((samples,))[:, :, 1:], pairs.joints[part])
             errors.append(curve.result().error)
         return sum(errors) / len(errors)
 
     def fit_temperature(
-        self, model: ProPose, candidates: tuple[float, ...] = (0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1)
+        self, model: Lifter, candidates: tuple[float, ...] = (0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1)
     ) -> float:
         """Sets the base's temperature to the best calibrated candidate, and returns it."""
         base = model.flow.base

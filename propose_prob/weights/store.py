@@ -11,16 +11,24 @@ import textwrap
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from ..errors import InputError
+from ..models.lifting import LiftingConfig, LiftingFlow
 from ..models.propose import ProPose, ProPoseConfig
 
 _FORMAT = "propose_prob/1"
-_MODELS = {"ProPose": (ProPose, ProPoseConfig)}
+_MODELS: dict[str, tuple[type[nn.Module], type]] = {
+    "ProPose": (ProPose, ProPoseConfig),
+    "LiftingFlow": (LiftingFlow, LiftingConfig),
+}
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def available() -> list[str]:
@@ -29,7 +37,7 @@ def available() -> list[str]:
     return sorted(f.name.removesuffix(".safetensors") for f in files if f.name.endswith("tensors"))
 
 
-def load(name: str | Path, *, device: torch.device | str = "cpu") -> ProPose:
+def load(name: str | Path, *, device: torch.device | str = "cpu") -> Any:
     """Loads a trained model, ready to use: evaluation mode, float32, parameters frozen.
 
     Args:
@@ -61,7 +69,7 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> ProPose:
     return _read(path, device)
 
 
-def save(model: ProPose, path: str | Path, *, half: bool = False) -> None:
+def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
     """Writes a model as safetensors, whole or not at all.
 
     Args:
@@ -80,7 +88,7 @@ def save(model: ProPose, path: str | Path, *, half: bool = False) -> None:
     metadata = {
         "format": _FORMAT,
         "model": type(model).__name__,
-        "config": json.dumps(dataclasses.asdict(model.config)),
+        "config": json.dumps(dataclasses.asdict(_config(model))),
     }
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -93,7 +101,7 @@ def save(model: ProPose, path: str | Path, *, half: bool = False) -> None:
         raise
 
 
-def average(models: Sequence[ProPose]) -> ProPose:
+def average(models: Sequence[Model]) -> Model:
     """The model whose parameters are the mean of several models' of one training.
 
     Weights that one training passed through, or that stages of it started from each other, often
@@ -109,7 +117,7 @@ def average(models: Sequence[ProPose]) -> ProPose:
     Raises:
         ValueError: If there are none or their configurations differ.
     """
-    if not models or any(model.config != models[0].config for model in models):
+    if not models or any(_config(model) != _config(models[0]) for model in models):
         raise ValueError("expected at least one model, all of the same configuration")
     mean = copy.deepcopy(models[0]).eval()
     others = [dict(model.named_parameters()) for model in models]
@@ -119,7 +127,13 @@ def average(models: Sequence[ProPose]) -> ProPose:
     return mean
 
 
-def _read(path: Path, device: torch.device | str) -> ProPose:
+def _config(model: nn.Module) -> Any:
+    if type(model).__name__ not in _MODELS:
+        raise TypeError(f"expected one of {', '.join(_MODELS)}, got {type(model).__name__}")
+    return model.config
+
+
+def _read(path: Path, device: torch.device | str) -> nn.Module:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -22,11 +22,11 @@ from propose_prob.conditional import (
 )
 from propose_prob.distributions import FlowDistribution
 from propose_prob.networks import ConditionalMLP, ResidualMLP
-from tests.zoo import CONTEXT, EXACT_LAWS, TRANSFORMS, flow_module, randn
+from tests.zoo import CONTEXT, TRANSFORMS, VECTOR_LAWS, flow_module, randn
 
 MODULES = {name: case for name, case in TRANSFORMS.items() if case.module is not None}
-every_module = pytest.mark.parametrize("case", [*MODULES.values(), *EXACT_LAWS.values()], ids=str)
-every_law = pytest.mark.parametrize("case", EXACT_LAWS.values(), ids=str)
+every_module = pytest.mark.parametrize("case", [*MODULES.values(), *VECTOR_LAWS.values()], ids=str)
+every_law = pytest.mark.parametrize("case", VECTOR_LAWS.values(), ids=str)
 
 
 def apply(module, c, x):

@@ -8,7 +8,7 @@ from torch.distributions import Independent
 from propose_prob.conditional import StandardBase, VariationalPILGD
 from propose_prob.distributions import DecodedPoseDistribution, FlowDistribution
 from propose_prob.errors import InputError
-from propose_prob.models import Evidence, ProPose, ProPoseConfig, keypoint_evidence
+from propose_prob.models import Evidence, LiftingFlow, ProPose, ProPoseConfig, keypoint_evidence
 from propose_prob.models.discriminator import PoseDiscriminator
 from tests.zoo import MODELS, PROPOSE_VARIANTS, SHAPES, randn, small_propose
 
@@ -23,6 +23,9 @@ def answer(model):
     if isinstance(model, PoseDiscriminator):
         energy, code = model(randn(5, 9), randn(5, 14, seed=1))
         return torch.cat([energy, code.flatten()])
+    if isinstance(model, LiftingFlow):
+        law = model.conditional(randn(5, 3, 2))
+        return torch.cat([law.centre.flatten(), law.log_prob(randn(5, 3, 3, seed=2))])
     features = keypoint_evidence(randn(5, JOINTS, 2), joints=JOINTS).features
     law = model.conditional(randn(5, JOINTS, 2))
     pilgd = model.embed(randn(5, JOINTS - 1, 3, seed=1), features)
@@ -80,7 +83,8 @@ def test_float32(name):
         energy, code = model(randn(5, 9).float(), randn(5, 14, seed=1).float())
         value = torch.cat([energy, code.flatten()])
     else:
-        value = model.conditional(randn(5, JOINTS, 2).float()).point_estimate.flatten()
+        joints = model.config.joints
+        value = model.conditional(randn(5, joints, 2).float()).point_estimate.flatten()
         expected = expected[: len(value)]
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=1e-4)

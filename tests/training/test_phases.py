@@ -33,7 +33,7 @@ def make_trainer(loss=EVERYTHING, *, schedule="alternate", seed=0, **variant):
     )
     world = 0.3 * torch.randn(30, 17, 3)
     trainer = ProPoseTrainer(ProPose(config.model), config, Simulator(world))
-    trainer.fit_standardiser(2)
+    trainer.prepare(2)
     # Couplings start as the identity, where half of their parameters have no gradient yet.
     with torch.no_grad():
         for parameter in trainer.model.flow.parameters():
@@ -240,7 +240,7 @@ def test_set_rate():
 
 def test_the_standardiser_whitens_each_coordinate():
     trainer = make_trainer()
-    trainer.fit_standardiser(50)
+    trainer.prepare(50)
     joints = torch.cat([trainer._draw().joints for _ in range(50)])
     standard = trainer.model.standardise(joints)
     torch.testing.assert_close(standard.mean(0), torch.zeros(48), atol=0.25, rtol=0)

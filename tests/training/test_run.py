@@ -9,10 +9,20 @@ import torch
 from propose_prob.data.cmu17 import load_cmu17
 from propose_prob.data.simulate import Simulator
 from propose_prob.errors import InputError
+from propose_prob.models import LiftingFlow, ProPose
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
-from propose_prob.training.config import TrainConfig, from_dict, read_config, to_dict
-from propose_prob.training.loop import Run, finish
-from propose_prob.training.run import TrainCommand, read_world
+from propose_prob.training.config import (
+    LiftingTrainConfig,
+    RunConfig,
+    TrainConfig,
+    from_dict,
+    read_config,
+    to_dict,
+)
+from propose_prob.training.lifting import LiftingTrainer
+from propose_prob.training.loop import Run, Trainer, finish
+from propose_prob.training.propose import ProPoseTrainer
+from propose_prob.training.run import TrainProPose, read_world
 from propose_prob.training.validation import Validation
 from propose_prob.weights.store import load
 
@@ -30,22 +40,46 @@ TINY = {
 }  # fmt: skip
 
 
-def make_run(folder: Path, **changes: object) -> Run:
-    config = from_dict({**TINY, **changes})
-    world = load_cmu17("val").world[::40]
-    simulator = Simulator(world, config.simulator)
-    return Run(config, simulator, Validation.from_simulator(simulator, items=20), folder)
+TINY_LIFTING = {
+    "steps": 12,
+    "batch_size": 8,
+    "validate": 4,
+    "model": {
+        "width": 16, "blocks": 1, "flow_width": 8, "couplings": 2, "context": 8,
+    },
+    "loss": {"energy": 1.0},
+}  # fmt: skip
+
+every_kind = pytest.mark.parametrize("kind", ["propose", "lifting"])
+
+
+def make_trainer(config: RunConfig) -> Trainer:
+    simulator = Simulator(load_cmu17("val").world[::40], config.simulator)
+    torch.manual_seed(config.seed)
+    if isinstance(config, LiftingTrainConfig):
+        return LiftingTrainer(LiftingFlow(config.model), config, simulator)
+    return ProPoseTrainer(ProPose(config.model), config, simulator)
+
+
+def make_run(folder: Path, *, kind: str = "propose", **changes: object) -> Run:
+    if kind == "lifting":
+        config = from_dict({**TINY_LIFTING, **changes}, default=LiftingTrainConfig())
+    else:
+        config = from_dict({**TINY, **changes}, default=TrainConfig())
+    trainer = make_trainer(config)
+    return Run(trainer, Validation.from_simulator(trainer.simulator, items=20), folder)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in run.model.state_dict().items()}
 
 
-def test_resuming_continues_to_the_same_numbers(tmp_path: Path) -> None:
-    whole = make_run(tmp_path / "whole")
+@every_kind
+def test_resuming_continues_to_the_same_numbers(tmp_path: Path, kind: str) -> None:
+    whole = make_run(tmp_path / "whole", kind=kind)
     whole.train()
 
-    broken = make_run(tmp_path / "broken")
+    broken = make_run(tmp_path / "broken", kind=kind)
     while broken.step < 6:
         broken._round()
     broken.checkpoint()
@@ -54,7 +88,7 @@ def test_resuming_continues_to_the_same_numbers(tmp_path: Path) -> None:
     broken._validate()
     torch.manual_seed(999)
 
-    again = make_run(tmp_path / "broken")
+    again = make_run(tmp_path / "broken", kind=kind)
     again.resume()
     assert again.step == 6
     again.train()
@@ -120,8 +154,9 @@ def test_validation_leaves_the_random_state_alone(tmp_path: Path) -> None:
     assert run.validation.scores(run.model) == first
 
 
-def test_training_lowers_the_validation_score(tmp_path: Path) -> None:
-    run = make_run(tmp_path, steps=200, batch_size=64, average=0.9)
+@every_kind
+def test_training_lowers_the_validation_score(tmp_path: Path, kind: str) -> None:
+    run = make_run(tmp_path, kind=kind, steps=200, batch_size=64, average=0.9)
     before = run.validation.scores(run.model)
     run.train()
     after = run.validation.scores(run.model)
@@ -160,7 +195,7 @@ def test_command_trains_resumes_and_writes_a_model(tmp_path: Path) -> None:
     world = load_cmu17("val").world[::40].numpy()
     np.savez(tmp_path / "own.npz", world=world)
     (tmp_path / "config.json").write_text(json.dumps(TINY))
-    command = TrainCommand(
+    command = TrainProPose(
         out=tmp_path / "out",
         data=str(tmp_path / "own.npz"),
         validation=tmp_path / "own.npz",
@@ -172,18 +207,18 @@ def test_command_trains_resumes_and_writes_a_model(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["steps"] == 4
     with pytest.raises(InputError, match="already holds a training"):
         command.run()
-    TrainCommand(**{**command.__dict__, "resume": True}).run()
+    TrainProPose(**{**command.__dict__, "resume": True}).run()
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--device nowhere cannot be used"):
-        TrainCommand(out=tmp_path / "o", device="nowhere").run()
+        TrainProPose(out=tmp_path / "o", device="nowhere").run()
     assert not (tmp_path / "o").exists()
 
 
 def test_own_data_is_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs --validation"):
-        TrainCommand(out=tmp_path / "o", data="own.npz").run()
+        TrainProPose(out=tmp_path / "o", data="own.npz").run()
     path = tmp_path / "own.npz"
     path.write_bytes(b"not an archive")
     with pytest.raises(InputError, match="array 'world'"):
@@ -199,9 +234,11 @@ def test_own_data_is_checked(tmp_path: Path) -> None:
 
 
 def test_configuration_round_trips_through_json() -> None:
-    config = from_dict({"simulator": {"distance": [1, 9]}, "rate1": 1, **TINY})
+    config = from_dict(
+        {"simulator": {"distance": [1, 9]}, "rate1": 1, **TINY}, default=TrainConfig()
+    )
     assert config.simulator.distance == (1.0, 9.0)
-    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(json.loads(json.dumps(to_dict(config))), default=TrainConfig()) == config
 
 
 @pytest.mark.parametrize(
@@ -218,7 +255,7 @@ def test_configuration_round_trips_through_json() -> None:
 )
 def test_wrong_configurations_name_the_entry(values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        from_dict(values)
+        from_dict(values, default=TrainConfig())
 
 
 def test_configuration_files_are_checked(tmp_path: Path) -> None:
@@ -226,11 +263,11 @@ def test_configuration_files_are_checked(tmp_path: Path) -> None:
     for content in ("{", "[]"):
         path.write_text(content)
         with pytest.raises(InputError, match="JSON"):
-            read_config(path)
+            read_config(path, default=TrainConfig())
     with pytest.raises(InputError, match="JSON"):
-        read_config(tmp_path / "none.json")
+        read_config(tmp_path / "none.json", default=TrainConfig())
     path.write_text("{}")
-    assert read_config(path) == TrainConfig()
+    assert read_config(path, default=TrainConfig()) == TrainConfig()
 
 
 def test_a_run_may_begin_with_trained_weights(tmp_path: Path) -> None:
@@ -238,9 +275,7 @@ def test_a_run_may_begin_with_trained_weights(tmp_path: Path) -> None:
     first.train()
     start = load(tmp_path / "first" / "best.safetensors")
     start.flow.base.temperature.fill_(0.9)
-    config = first.config
-    simulator = Simulator(load_cmu17("val").world[::40], config.simulator)
-    run = Run(config, simulator, first.validation, tmp_path / "second", start=start)
+    run = Run(make_trainer(first.config), first.validation, tmp_path / "second", start=start)
     begun = run.model.state_dict()
     assert begun.pop("flow.base.temperature") == 1.0
     assert all(
@@ -248,6 +283,6 @@ def test_a_run_may_begin_with_trained_weights(tmp_path: Path) -> None:
         for name, value in start.state_dict().items()
         if name in begun
     )
-    other = from_dict({"model": {"latent": 5}}, default=config)
+    other = from_dict({"model": {"latent": 5}}, default=first.config)
     with pytest.raises(InputError, match="start from a model of this configuration"):
-        Run(other, simulator, first.validation, tmp_path / "third", start=start)
+        Run(make_trainer(other), first.validation, tmp_path / "third", start=start)
