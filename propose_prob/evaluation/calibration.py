@@ -87,7 +87,7 @@ class CalibrationCurve:
         ...     torch.randn(50, 2000, 2, 3, generator=generator),
         ...     torch.randn(2000, 2, 3, generator=generator),
         ... )
-        >>> curve.result().error < 0.03
+        >>> curve.compute().error < 0.03
         True
     """
 
@@ -150,9 +150,22 @@ class CalibrationCurve:
         shares = self._hits.double() / self._counts
         return torch.where(self._free, shares, torch.nan)
 
-    def result(self) -> Calibration:
+    def merge(self, other: CalibrationCurve) -> None:
+        """Add what another process counted.
+
+        Raises:
+            ValueError: If the joints or the fixed ones differ.
+        """
+        if not torch.equal(self._free, other._free):
+            raise ValueError("expected a calibration curve over the same joints, fixed ones too")
+        self._hits += other._hits
+        self._counts += other._counts
+
+    def compute(self) -> Calibration:
         """Curve and calibration errors of everything added so far (NaN if nothing was)."""
         return Calibration.from_frequencies(self.frequencies(), self._counts.clone())
+
+    result = compute
 
     @staticmethod
     def balanced(curves: Iterable[CalibrationCurve]) -> Calibration:

@@ -1,4 +1,4 @@
-"""Errors of 3D poses: MPJPE, its aligned variants, PCK and the best of several hypotheses.
+"""Errors of 3D poses: MPJPE and its aligned variants, PCK, AUC, CPS, the best of many hypotheses.
 
 Every function takes ``(..., J, 3)`` tensors that broadcast against each other, so ``(S, B, J, 3)``
 hypotheses can be compared with a ``(B, J, 3)`` target. Lengths come out in the unit they came in.
@@ -7,15 +7,32 @@ hypotheses can be compared with a ``(B, J, 3)`` target. Lengths come out in the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from propose_prob.pose.align import procrustes
 
-__all__ = ["best_of", "joint_errors", "mpjpe", "n_mpjpe", "pa_mpjpe", "pck"]
+__all__ = [
+    "AUC_THRESHOLDS",
+    "auc",
+    "best_of",
+    "best_of_curve",
+    "cps",
+    "joint_errors",
+    "mpjpe",
+    "n_mpjpe",
+    "pa_mpjpe",
+    "pck",
+    "pve",
+]
+
+AUC_THRESHOLDS: tuple[float, ...] = tuple(i / 200 for i in range(31))
+"""The 31 thresholds 0, 5, ..., 150 mm of MPI-INF-3DHP's AUC, in metres."""
 
 _POSES_PER_CHUNK = 1 << 16
+_CPS_STEPS = 300
 
 
 def joint_errors(pred: Tensor, target: Tensor) -> Tensor:
@@ -121,13 +138,31 @@ def n_mpjpe(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tens
     return mpjpe(factor[..., None, None] * pred, target, mask=mask)
 
 
+def pve(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Mean per-vertex error of body meshes, without any alignment.
+
+    Move both meshes so that their root joints coincide first, as published tables do.
+
+    Args:
+        pred: Predicted vertices, ``(..., V, 3)``, any unit.
+        target: True vertices, broadcastable to ``pred``, same unit.
+        mask: Vertices that count, ``(..., V)`` booleans; all of them by default.
+
+    Returns:
+        One error per mesh, ``(...)``, in the same unit; NaN where no vertex counts.
+    """
+    return mpjpe(pred, target, mask=mask)
+
+
 def pck(pred: Tensor, target: Tensor, *, threshold: float, mask: Tensor | None = None) -> Tensor:
-    """Share of joints at most ``threshold`` away from the truth (PCK).
+    """Share of joints less than ``threshold`` away from the truth (PCK).
+
+    The comparison is strict, as in MPI-INF-3DHP's own evaluation (``mpii_compute_3d_pck.m``).
 
     Args:
         pred: Predicted joints, ``(..., J, 3)``, any unit.
         target: True joints, broadcastable to ``pred``, same unit.
-        threshold: Largest distance that counts as correct, same unit (150 mm on MPI-INF-3DHP).
+        threshold: Distance below which a joint is correct, same unit (150 mm on MPI-INF-3DHP).
         mask: Joints that count, ``(..., J)`` booleans; all of them by default.
 
     Returns:
@@ -136,11 +171,76 @@ def pck(pred: Tensor, target: Tensor, *, threshold: float, mask: Tensor | None =
     Raises:
         ValueError: If ``threshold`` is negative or not a number, or shapes disagree.
     """
-    if not threshold >= 0:
-        raise ValueError(f"expected a threshold >= 0, got {threshold}")
+    return auc(pred, target, thresholds=(threshold,), mask=mask)
+
+
+def auc(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    thresholds: Sequence[float] = AUC_THRESHOLDS,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Area under the PCK curve: the mean of PCK over thresholds.
+
+    Source: Mehta et al., "Monocular 3D human pose estimation in the wild using improved CNN
+    supervision", 3DV 2017, with the thresholds of their ``mpii_compute_3d_pck.m``.
+
+    Args:
+        pred: Predicted joints, ``(..., J, 3)``, metres with the default thresholds.
+        target: True joints, broadcastable to ``pred``, same unit.
+        thresholds: Thresholds, same unit; 0, 5, ..., 150 mm in metres by default.
+        mask: Joints that count, ``(..., J)`` booleans; all of them by default.
+
+    Returns:
+        Shares in [0, 1], ``(...)``; NaN where no joint counts.
+
+    Raises:
+        ValueError: If there is no threshold, one is negative or NaN, or shapes disagree.
+
+    Example:
+        >>> import torch
+        >>> round(float(auc(torch.full((1, 3), 0.1), torch.zeros(1, 3))), 3)
+        0.0
+        >>> round(float(auc(torch.full((1, 3), 0.05), torch.zeros(1, 3))), 3)
+        0.419
+    """
+    if len(thresholds) == 0 or not all(threshold >= 0 for threshold in thresholds):
+        raise ValueError(f"expected a threshold >= 0, got {thresholds}")
     errors = joint_errors(pred, target)
-    correct = torch.where(errors.isnan(), errors, (errors <= threshold).to(errors.dtype))
-    return _masked_mean(correct, mask)
+    limits = errors.new_tensor(sorted(thresholds))
+    # The number of thresholds that an error is below of.
+    above = len(limits) - torch.searchsorted(limits, errors.contiguous(), right=True)
+    share = above.to(errors.dtype) / len(limits)
+    return _masked_mean(torch.where(errors.isnan(), errors, share), mask)
+
+
+def cps(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Correct poses score: area under the curve of poses whose every joint is near the truth.
+
+    A pose is correct at a threshold if all its counted joints are closer than that. The area is
+    that of the trapezoidal rule over 1, 2, ..., 300 mm, so that 299 is the best a pose can have.
+    Published tables align each pose first (`procrustes`). Source: Wandt et al., "CanonPose", CVPR
+    2021; thresholds and rule as in Wehrbein et al., "Probabilistic monocular 3D human pose
+    estimation with normalizing flows", ICCV 2021.
+
+    Args:
+        pred: Predicted joints, ``(..., J, 3)``, **metres**.
+        target: True joints, broadcastable to ``pred``, metres.
+        mask: Joints that count, ``(..., J)`` booleans; all of them by default.
+
+    Returns:
+        One score per pose in 0 ... 299, ``(...)``; NaN where no joint counts.
+    """
+    errors = joint_errors(pred, target)
+    if mask is not None:
+        _check_mask(mask, errors.shape[-1])
+        errors = torch.where(mask.bool(), errors, -torch.inf)
+    worst = 1000 * errors.amax(-1)
+    # Correct at k for each integer k above the worst error; both ends weigh one half.
+    correct = (_CPS_STEPS - worst.clamp_min(0).floor()).clamp(0, _CPS_STEPS)
+    area = correct - 0.5 * (worst < 1).to(worst.dtype) - 0.5 * (worst < _CPS_STEPS).to(worst.dtype)
+    return torch.where(worst.isfinite(), area, torch.nan)
 
 
 def best_of(errors: Tensor, m: int) -> Tensor:
@@ -178,6 +278,33 @@ def best_of(errors: Tensor, m: int) -> Tensor:
     weights = [math.comb(num_samples - 1 - i, m - 1) / total for i in range(num_samples - m + 1)]
     smallest = errors.sort(dim=0).values[: len(weights)]
     return torch.tensordot(errors.new_tensor(weights), smallest, dims=1)
+
+
+def best_of_curve(errors: Tensor, counts: Sequence[int] | None = None) -> tuple[list[int], Tensor]:
+    """Expected best of m for several m from the same samples, without bias and in one sort.
+
+    Args:
+        errors: One error per hypothesis, ``(S, ...)``, hypotheses along the first axis.
+        counts: Values of m; by default 1, 2, 5, 10, 20, 50, ... up to S, and S.
+
+    Returns:
+        The values of m, K of them, and the expected minima, ``(K, ...)``; see `best_of`.
+
+    Raises:
+        ValueError: If ``errors`` has no first axis or a count is outside ``1 ... S``.
+
+    Example:
+        >>> import torch
+        >>> best_of_curve(torch.tensor([3.0, 1.0, 2.0]))
+        ([1, 2, 3], tensor([2.0000, 1.3333, 1.0000]))
+    """
+    if errors.ndim == 0:
+        raise ValueError("expected errors of shape (S, ...), got a scalar")
+    if counts is None:
+        steps = (k * 10**e for e in range(len(str(errors.shape[0]))) for k in (1, 2, 5))
+        counts = [*(m for m in steps if m < errors.shape[0]), errors.shape[0]]
+    ordered = errors.sort(dim=0).values
+    return list(counts), torch.stack([best_of(ordered, m) for m in counts])
 
 
 def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:

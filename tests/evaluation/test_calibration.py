@@ -24,7 +24,7 @@ def gaussian(width, *, num_samples=50, items=2000, joints=16, seed=0):
 def calibrate(samples, target, mask=None, **options):
     curve = CalibrationCurve(samples.shape[2], **options)
     curve.update(samples, target, mask)
-    return curve.result()
+    return curve.compute()
 
 
 def reference(samples, target, mask):
@@ -118,7 +118,7 @@ def test_streaming_equals_one_batch(seed, cuts):
     curve = CalibrationCurve(4)
     for start, stop in zip(bounds, bounds[1:], strict=False):
         curve.update(samples[:, start:stop], target[start:stop], mask[start:stop])
-    whole, streamed = calibrate(samples, target, mask), curve.result()
+    whole, streamed = calibrate(samples, target, mask), curve.compute()
     assert torch.equal(whole.counts, streamed.counts)
     torch.testing.assert_close(
         whole.frequencies, streamed.frequencies, rtol=0, atol=0, equal_nan=True
@@ -157,8 +157,21 @@ def test_balanced_weighs_groups_equally():
     assert result.counts.tolist() == [410] * 3
 
 
+def test_processes_are_merged():
+    samples, target = gaussian(0.9, num_samples=11, items=30, joints=4)
+    one, two = CalibrationCurve(4), CalibrationCurve(4)
+    one.update(samples[:, :7], target[:7])
+    two.update(samples[:, 7:], target[7:])
+    one.merge(two)
+    whole = calibrate(samples, target)
+    assert torch.equal(one.compute().frequencies, whole.frequencies)
+    assert torch.equal(one.compute().counts, whole.counts)
+    with pytest.raises(ValueError, match="same joints"):
+        one.merge(CalibrationCurve(4, fixed_joints=(0,)))
+
+
 def test_nothing_measured_is_not_a_number():
-    result = CalibrationCurve(3).result()
+    result = CalibrationCurve(3).compute()
     assert isinstance(result, Calibration) and np.isnan(result.error) and np.isnan(result.signed)
 
 

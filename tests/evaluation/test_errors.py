@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import best_of, mpjpe, n_mpjpe, pa_mpjpe, pck
+from propose_prob.evaluation import (
+    auc,
+    best_of,
+    best_of_curve,
+    cps,
+    mpjpe,
+    n_mpjpe,
+    pa_mpjpe,
+    pck,
+    pve,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -132,14 +142,54 @@ def test_n_mpjpe_equals_a_numerical_search_for_the_scale():
     assert n_mpjpe(torch.zeros(17, 3), torch.ones(17, 3)).item() == pytest.approx(math.sqrt(3))
 
 
-def test_pck_counts_joints_within_the_threshold():
+def test_pck_counts_joints_below_the_threshold():
     target = torch.zeros(2, 4, 3)
     pred = torch.tensor([0.0, 0.1, 0.15, 0.2])[:, None] * torch.tensor([0.0, 0.0, 1.0])
     pred = pred.expand(2, 4, 3)
-    assert pck(pred, target, threshold=0.15).tolist() == [0.75, 0.75]
+    # Strictly below, as the official script of MPI-INF-3DHP counts.
+    assert pck(pred, target, threshold=0.15).tolist() == [0.5, 0.5]
+    assert pck(pred, target, threshold=0.16).tolist() == [0.75, 0.75]
     mask = torch.tensor([[True, False, False, True], [False] * 4])
     result = pck(pred, target, threshold=0.15, mask=mask)
     assert result[0] == 0.5 and result[1].isnan()
+
+
+def test_auc_is_the_mean_of_31_pck():
+    pred, target = 0.1 * poses(0, 6, 4, 17), torch.zeros(4, 17, 3).double()
+    mask = torch.rand(4, 17, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask[:, 0] = True
+    distance = np.linalg.norm(pred.numpy() - target.numpy(), axis=-1)
+    thresholds = np.arange(31) * 5 / 1000
+    below = (distance[..., None] < thresholds).mean(-1)
+    np.testing.assert_allclose(auc(pred, target), below.mean(-1))
+    expected = (below * mask.numpy()).sum(-1) / mask.numpy().sum(-1)
+    np.testing.assert_allclose(auc(pred, target, mask=mask), expected)
+    spoiled = pred.clone()
+    spoiled[0, 0, 3] = torch.nan
+    assert auc(spoiled, target)[0, 0].isnan() and auc(spoiled, target)[0, 1:].isfinite().all()
+
+
+def test_cps_is_the_area_of_the_correct_poses_curve():
+    pred, target = 0.1 * poses(0, 50, 17), torch.zeros(17, 3).double()
+    pred[0], pred[1, :, :] = 0.0, 0.0
+    pred[2] = 1.0
+    pred[3] = 0.0
+    pred[3, 5, 1] = 0.2995
+    mask = torch.ones(50, 17, dtype=torch.bool)
+    mask[1, 2:] = False
+    worst = 1000 * np.where(mask, np.linalg.norm(pred.numpy(), axis=-1), 0).max(-1)
+    thresholds = np.arange(1, 301)
+    expected = np.trapezoid((worst[:, None] < thresholds).astype(float), thresholds, axis=-1)
+    result = cps(pred, target, mask=mask)
+    np.testing.assert_allclose(result, expected)
+    assert result[0] == 299 and result[2] == 0
+    assert cps(pred[:1], target, mask=torch.zeros(1, 17)).isnan().all()
+
+
+def test_pve_equals_numpy():
+    pred, target = poses(0, 3, 50), poses(1, 3, 50)
+    expected = np.linalg.norm(pred - target, axis=-1).mean(-1)
+    np.testing.assert_allclose(pve(pred, target), expected)
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 6])
@@ -147,6 +197,25 @@ def test_best_of_is_the_mean_over_all_subsets(m):
     errors = poses(3, 6, 5)[..., 0].abs()
     subsets = [errors[list(chosen)].amin(0) for chosen in combinations(range(6), m)]
     torch.testing.assert_close(best_of(errors, m), torch.stack(subsets).mean(0))
+
+
+def test_best_of_curve_is_the_mean_over_all_subsets_for_every_m():
+    errors = poses(3, 7, 5)[..., 0].abs()
+    counts, curve = best_of_curve(errors, counts=range(1, 8))
+    for m, value in zip(counts, curve, strict=True):
+        subsets = [errors[list(chosen)].amin(0) for chosen in combinations(range(7), m)]
+        torch.testing.assert_close(value, torch.stack(subsets).mean(0))
+    assert (curve.diff(dim=0) <= 0).all()
+
+
+def test_best_of_curve_is_unbiased():
+    """Over many sets of 8 samples its mean is the expected minimum of m new ones."""
+    errors = torch.rand(8, 40_000, generator=torch.Generator().manual_seed(0))
+    counts, curve = best_of_curve(errors)
+    assert counts == [1, 2, 5, 8]
+    # The smallest of m uniform numbers has mean 1 / (m + 1).
+    for m, value in zip(counts, curve.mean(1), strict=True):
+        assert float(value) == pytest.approx(1 / (m + 1), abs=4e-3)
 
 
 def test_best_of_is_stable_for_many_samples():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import energy_scores, joint_spread
+from propose_prob.evaluation import crps, energy_scores, joint_spread, nll_per_coordinate
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -116,3 +116,57 @@ def test_spread_equals_numpy():
 def test_wrong_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_crps_equals_the_plain_double_sum_and_the_integral():
+    samples, target = draw(0)
+    x, y = samples.numpy(), target.numpy()
+    count = len(x)
+    distance = np.abs(x[:, None] - x[None]).sum((0, 1)) / (count * (count - 1))
+    expected = np.abs(x - y).mean(0) - distance / 2
+    np.testing.assert_allclose(crps(samples, target).numpy(), expected, atol=1e-12)
+    # The integral of the squared gap of distribution functions pairs samples with themselves too.
+    grid = np.linspace(-30, 30, 600_001)
+    cdf = (x[:, 0, 0, 0][:, None] <= grid).mean(0)
+    integral = np.trapezoid((cdf - (y[0, 0, 0] <= grid)) ** 2, grid)
+    pairs = np.abs(x[:, None, 0, 0, 0] - x[None, :, 0, 0, 0]).mean() / 2
+    biased = np.abs(x[:, 0, 0, 0] - y[0, 0, 0]).mean() - pairs
+    assert integral == pytest.approx(biased, abs=1e-3)
+
+
+def test_crps_of_a_gaussian_is_the_known_number():
+    from scipy.stats import norm
+
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(4000, 1, 50, 3, generator=generator, dtype=torch.float64)
+    target = torch.linspace(-3, 3, 50).double()[:, None].expand(1, 50, 3)
+    y = target.numpy()
+    expected = y * (2 * norm.cdf(y) - 1) + 2 * norm.pdf(y) - 1 / np.sqrt(np.pi)
+    np.testing.assert_allclose(crps(samples, target), expected, atol=0.08)
+
+
+def test_crps_finds_the_true_spread_and_ignores_order_and_offset():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 700, 4, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(700, 4, 3, generator=generator, dtype=torch.float64)
+    score = {width: float(crps(width * x, y).mean()) for width in (0.5, 0.8, 1.0, 1.25, 2.0)}
+    assert min(score, key=score.get) == 1.0
+    order = torch.randperm(50, generator=generator)
+    torch.testing.assert_close(crps(x[order], y), crps(x, y))
+    torch.testing.assert_close(crps(x + 100, y + 100), crps(x, y))
+    single = crps((x + 100).float(), (y + 100).float())
+    torch.testing.assert_close(single.double(), crps(x, y), atol=1e-4, rtol=0)
+
+
+def test_nll_has_units():
+    law = torch.distributions.Normal(torch.zeros(48).double(), 0.02)
+    x = law.sample((500,))
+    value = nll_per_coordinate(law.log_prob(x).sum(-1), 17)
+    assert float(value.mean()) == pytest.approx(float(law.entropy()[0]), abs=0.02)
+    millimetres = torch.distributions.Normal(torch.zeros(48).double(), 20.0)
+    other = nll_per_coordinate(millimetres.log_prob(1000 * x).sum(-1), 17)
+    torch.testing.assert_close(other - value, torch.full((500,), np.log(1000)).double())
+    with pytest.raises(ValueError, match="at least 2 joints, got 1"):
+        nll_per_coordinate(value, 1)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        crps(torch.zeros(1, 2, 5, 3), torch.zeros(2, 5, 3))
