@@ -2,6 +2,7 @@
 
 from .flow import FlowDistribution, diagonal_normal
 from .latent import DecodedPoseDistribution, LogProbEstimate
+from .recalibrated import RecalibratedDistribution, Recalibration, joint_groups
 from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
 
 __all__ = [
@@ -9,7 +10,10 @@ __all__ = [
     "FlowDistribution",
     "LogProbEstimate",
     "PoseFlowDistribution",
+    "RecalibratedDistribution",
+    "Recalibration",
     "VectorToJoints",
     "VectorToRotations",
     "diagonal_normal",
+    "joint_groups",
 ]
