@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,20 @@ from propose_prob.conditional import (
     coupling_stack,
     glow_stack,
 )
-from propose_prob.distributions import PoseFlowDistribution, VectorToRotations
-from propose_prob.models import Evidence, LiftingConfig, LiftingFlow, ProPose, ProPoseConfig
+from propose_prob.distributions import (
+    PoseFlowDistribution,
+    RecalibratedDistribution,
+    VectorToRotations,
+)
+from propose_prob.models import (
+    Evidence,
+    LiftingConfig,
+    LiftingFlow,
+    ProHMR,
+    ProHMRConfig,
+    ProPose,
+    ProPoseConfig,
+)
 from propose_prob.models.discriminator import PoseDiscriminator
 from propose_prob.networks import ResidualMLP
 from propose_prob.transforms import (
@@ -318,6 +330,27 @@ def small_lifting(*, seed: int = 0, **options) -> LiftingFlow:
     return model
 
 
+def small_prohmr(*, seed: int = 0, **options) -> ProHMR:
+    """A small ProHMR with random weights: 3 keypoints, 2 joints, no dropout."""
+    sizes = {
+        "joints": 2,
+        "keypoints": 3,
+        "couplings": 2,
+        "flow_width": 12,
+        "flow_blocks": 1,
+        "context": 8,
+        "width": 16,
+        "blocks": 1,
+        "dropout": 0.0,
+        "shape": 2,
+    }
+    config = ProHMRConfig(**(sizes | options))
+    encoder = torch.nn.Linear(7, config.context) if config.encoder == "custom" else None
+    model = perturbed(ProHMR(config, encoder=encoder), seed=seed, scale=0.5)
+    assert isinstance(model, ProHMR)
+    return model
+
+
 def lifting_case(*, rotated: bool = False) -> LawCase:
     model = small_lifting()
     rotation = _rotation() if rotated else None
@@ -338,12 +371,24 @@ def rotations_case() -> LawCase:
     return LawCase("rotations", CONTEXT, (1, 6), build, module, flow=True)
 
 
+def recalibrated_case(inner: LawCase) -> LawCase:
+    """A law over poses with another temperature for each joint and context."""
+
+    def build(c: Tensor) -> Distribution:
+        law = inner.build(c)
+        factor = torch.linspace(0.5, 1.8, inner.event_shape[0], dtype=c.dtype)
+        return RecalibratedDistribution(law, factor * (0.2 * c[..., :1].tanh()).exp())
+
+    return replace(inner, name=f"recalibrated_{inner.name}", build=build, flow=False)
+
+
 def laws(features: int = 3) -> dict[str, LawCase]:
     """All laws; `features` is the size of the vector laws' event."""
     cases = [gaussian_case(name, features) for name in BASES]
     cases += [flow_case(base, kind, features) for base, kind in FLOWS]
     cases += [decoded_case(), decoded_case(rotated=True)]
     cases += [lifting_case(), lifting_case(rotated=True), rotations_case()]
+    cases += [recalibrated_case(decoded_case()), recalibrated_case(lifting_case())]
     return {case.name: case for case in cases}
 
 
@@ -373,14 +418,19 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "lifting": small_lifting,
     "lifting_standard_base": lambda: small_lifting(base="standard"),
     "lifting_affine": lambda: small_lifting(coupling="affine"),
+    "prohmr": small_prohmr,
+    "prohmr_standard_base": lambda: small_prohmr(base="standard"),
+    "prohmr_custom_encoder": lambda: small_prohmr(encoder="custom"),
     "discriminator": lambda: perturbed(PoseDiscriminator(9, 14, code=4, width=16)),
 }
 
 
 def base_coordinates(law: Distribution, value: Tensor) -> Tensor:
     """Standardised base coordinates of an exact law's values."""
+    if isinstance(law, RecalibratedDistribution):
+        return base_coordinates(law.base_law, law.without(value))
     if isinstance(law, PoseFlowDistribution):
-        return base_coordinates(law.flow, law.shape.inv(value))
+        return base_coordinates(law.flow, law.to_pose.inv(value))
     transform: Transform | None = getattr(law, "transform", None)
     if transform is not None:
         base = law.base_dist

@@ -107,9 +107,13 @@ def _parse(args: list[str]) -> _Command:
     if name in commands:
         return _in_one_line(lambda: tyro.cli(commands[name], prog=program, args=args[1:]), program)
     if name == "train":
-        from ..training.run import TrainLifting, TrainProPose
+        from ..training.run import TrainLifting, TrainProHMR, TrainProPose
 
-        models: dict[str, Any] = {"propose": TrainProPose, "lifting": TrainLifting}
+        models: dict[str, Any] = {
+            "propose": TrainProPose,
+            "lifting": TrainLifting,
+            "prohmr": TrainProHMR,
+        }
         return _in_one_line(
             lambda: tyro.extras.subcommand_cli_from_dict(models, prog=program, args=args[1:]),
             program,

@@ -94,7 +94,98 @@ class Batch:
     p3d: Tensor
 
 
-class Simulator:
+class Filming:
+    """Random cameras and detectors: what simulators of joints and of bodies share.
+
+    Args:
+        config: What varies.
+    """
+
+    def __init__(self, config: SimulatorConfig | None = None) -> None:
+        self.config = config or SimulatorConfig()
+
+    def _film(self, pose: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """World poses to a camera's axes, in front of it.
+
+        Returns:
+            Joints `(B, 17, 3)`, and the turn `(B, 3, 3)` and shift `(B, 3)` that took them there.
+        """
+        config = self.config
+        size, device = len(pose), pose.device
+
+        def between(low: float, high: float) -> Tensor:
+            return low + (high - low) * torch.rand(size, generator=generator, device=device)
+
+        def normal() -> Tensor:
+            return torch.randn(size, generator=generator, device=device)
+
+        wide = torch.rand(size, generator=generator, device=device) < config.wide
+        distance = torch.where(
+            wide,
+            torch.exp(between(math.log(1.8), math.log(20.0))),
+            between(*config.distance),
+        )
+        pitch = torch.where(wide, between(-50.0, 30.0), between(*config.pitch))
+        roll = torch.where(wide, 12.0 * normal(), torch.zeros_like(distance))
+        across = config.off_axis[0] * normal().clamp(-2.5, 2.5)
+        up = config.off_axis[1] * normal().clamp(-2.5, 2.5)
+
+        # World z up to camera y down, looking along the horizontal, then azimuth, pitch and roll.
+        upright = pose.new_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+        azimuth = _axis_rotation(between(0.0, 360.0), 2)
+        turn = _axis_rotation(roll, 2) @ _axis_rotation(pitch, 0) @ upright @ azimuth
+        joints = pose @ turn.transpose(1, 2)
+        ray = torch.stack(
+            [torch.tan(torch.deg2rad(across)), torch.tan(torch.deg2rad(up)), torch.ones_like(up)],
+            -1,
+        )
+        # A limb of a close person can reach behind the camera: step back until it does not.
+        short = (0.4 - distance - joints[..., 2].amin(1)).clamp_min(0.0)
+        shift = (distance + short)[:, None] * ray
+        return joints + shift[:, None], turn, shift
+
+    def _detect(self, p2d: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        config = self.config
+        size, device = len(p2d), p2d.device
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, device=device)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, device=device)
+
+        noisy = uniform(size, 1, 1) < config.noisy
+        level = torch.exp(0.4 * normal(size, 1, 1)) / config.focal_px
+        spread = config.noise_px * (0.8 + 0.5 * uniform(size, 17, 1)) * normal(size, 17, 2)
+        far = (uniform(size, 17, 1) < config.outlier) * config.outlier_px * normal(size, 17, 2)
+        detected = p2d + level * (spread + far)
+        for joints in ((1, 2, 3, 4, 5, 6), (11, 12, 13, 14, 15, 16)):
+            swapped = detected.clone()
+            swapped[:, list(joints)] = detected[:, list(joints[3:] + joints[:3])]
+            detected = torch.where(uniform(size, 1, 1) < config.swap, swapped, detected)
+        p2d = torch.where(noisy, detected, p2d)
+
+        chosen = uniform(size)
+        count = 1 + (8 * uniform(size, 1)).long()
+        order = uniform(size, 17).argsort(1)
+        random_loss = order < count
+        limbs = torch.zeros(len(_HIDDEN_LIMBS), 17, dtype=torch.bool, device=device)
+        for row, hidden in enumerate(_HIDDEN_LIMBS):
+            limbs[row, list(hidden)] = True
+        limb_loss = limbs[torch.randint(len(limbs), (size,), generator=generator, device=device)]
+        share = config.missing
+        detector = ((chosen >= 0.5 * share) & (chosen < 0.8 * share))[:, None]
+        lost = random_loss & (chosen < 0.5 * share)[:, None]
+        lost = lost | (limb_loss & ((chosen >= 0.7 * share) & (chosen < share))[:, None])
+        lost[:, list(_NOT_DETECTED)] |= detector
+        # Such detectors' thorax is the middle of the shoulders.
+        middle = 0.5 * (p2d[:, 11] + p2d[:, 14])
+        thorax = torch.where(detector, middle, p2d[:, 8])
+        p2d = torch.cat([p2d[:, :8], thorax[:, None], p2d[:, 9:]], 1)
+        return p2d, (~lost).float()
+
+
+class Simulator(Filming):
     """Draws training pairs from recorded poses.
 
     Args:
@@ -103,13 +194,13 @@ class Simulator:
     """
 
     def __init__(self, world: Tensor, config: SimulatorConfig | None = None) -> None:
-        self.config = config or SimulatorConfig()
+        super().__init__(config)
         self.pose = world - world[:, :1]
 
     def __call__(self, size: int, generator: torch.Generator) -> Batch:
         """Draws `size` independent pairs with the given generator (of the poses' device)."""
         pose = self._bodies(size, generator)
-        joints = self._film(pose, generator)
+        joints, _, _ = self._film(pose, generator)
         p2d, confidence = self._detect(joints[..., :2] / joints[..., 2:], generator)
         return Batch(p2d, confidence, joints - joints[:, :1])
 
@@ -154,82 +245,6 @@ class Simulator:
         mirrored = pose[:, list(H36M_17.mirror)] * pose.new_tensor([-1.0, 1.0, 1.0])
         flip = uniform(size, 1, 1) < config.mirror
         return torch.where(flip, mirrored, pose)
-
-    def _film(self, pose: Tensor, generator: torch.Generator) -> Tensor:
-        """World poses to camera axes: `(B, 17, 3)`, in front of the camera."""
-        config = self.config
-        size, device = len(pose), pose.device
-
-        def between(low: float, high: float) -> Tensor:
-            return low + (high - low) * torch.rand(size, generator=generator, device=device)
-
-        def normal() -> Tensor:
-            return torch.randn(size, generator=generator, device=device)
-
-        wide = torch.rand(size, generator=generator, device=device) < config.wide
-        distance = torch.where(
-            wide,
-            torch.exp(between(math.log(1.8), math.log(20.0))),
-            between(*config.distance),
-        )
-        pitch = torch.where(wide, between(-50.0, 30.0), between(*config.pitch))
-        roll = torch.where(wide, 12.0 * normal(), torch.zeros_like(distance))
-        across = config.off_axis[0] * normal().clamp(-2.5, 2.5)
-        up = config.off_axis[1] * normal().clamp(-2.5, 2.5)
-
-        # World z up to camera y down, looking along the horizontal, then azimuth, pitch and roll.
-        upright = pose.new_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-        azimuth = _axis_rotation(between(0.0, 360.0), 2)
-        turn = _axis_rotation(roll, 2) @ _axis_rotation(pitch, 0) @ upright @ azimuth
-        joints = pose @ turn.transpose(1, 2)
-        ray = torch.stack(
-            [torch.tan(torch.deg2rad(across)), torch.tan(torch.deg2rad(up)), torch.ones_like(up)],
-            -1,
-        )
-        joints = joints + (distance[:, None] * ray)[:, None]
-        # A limb of a close person can reach behind the camera: step back until it does not.
-        short = (0.4 - joints[..., 2].amin(1)).clamp_min(0.0)
-        return joints + short[:, None, None] * ray[:, None]
-
-    def _detect(self, p2d: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        config = self.config
-        size, device = len(p2d), p2d.device
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator, device=device)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, device=device)
-
-        noisy = uniform(size, 1, 1) < config.noisy
-        level = torch.exp(0.4 * normal(size, 1, 1)) / config.focal_px
-        spread = config.noise_px * (0.8 + 0.5 * uniform(size, 17, 1)) * normal(size, 17, 2)
-        far = (uniform(size, 17, 1) < config.outlier) * config.outlier_px * normal(size, 17, 2)
-        detected = p2d + level * (spread + far)
-        for joints in ((1, 2, 3, 4, 5, 6), (11, 12, 13, 14, 15, 16)):
-            swapped = detected.clone()
-            swapped[:, list(joints)] = detected[:, list(joints[3:] + joints[:3])]
-            detected = torch.where(uniform(size, 1, 1) < config.swap, swapped, detected)
-        p2d = torch.where(noisy, detected, p2d)
-
-        chosen = uniform(size)
-        count = 1 + (8 * uniform(size, 1)).long()
-        order = uniform(size, 17).argsort(1)
-        random_loss = order < count
-        limbs = torch.zeros(len(_HIDDEN_LIMBS), 17, dtype=torch.bool, device=device)
-        for row, hidden in enumerate(_HIDDEN_LIMBS):
-            limbs[row, list(hidden)] = True
-        limb_loss = limbs[torch.randint(len(limbs), (size,), generator=generator, device=device)]
-        share = config.missing
-        detector = ((chosen >= 0.5 * share) & (chosen < 0.8 * share))[:, None]
-        lost = random_loss & (chosen < 0.5 * share)[:, None]
-        lost = lost | (limb_loss & ((chosen >= 0.7 * share) & (chosen < share))[:, None])
-        lost[:, list(_NOT_DETECTED)] |= detector
-        # Such detectors' thorax is the middle of the shoulders.
-        middle = 0.5 * (p2d[:, 11] + p2d[:, 14])
-        thorax = torch.where(detector, middle, p2d[:, 8])
-        p2d = torch.cat([p2d[:, :8], thorax[:, None], p2d[:, 9:]], 1)
-        return p2d, (~lost).float()
 
 
 def _transplant(

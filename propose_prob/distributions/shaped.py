@@ -127,7 +127,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
 
     Args:
         flow: Law of the vector.
-        shape: Bijection of volume 1 from the vector to the pose (`VectorToJoints`,
+        to_pose: Bijection of volume 1 from the vector to the pose (`VectorToJoints`,
             `VectorToRotations`).
         validate_args: As in torch.
     """
@@ -135,11 +135,11 @@ class PoseFlowDistribution(dist.TransformedDistribution):
     log_prob_kind = "exact"
 
     def __init__(
-        self, flow: FlowDistribution, shape: Transform, *, validate_args: bool | None = None
+        self, flow: FlowDistribution, to_pose: Transform, *, validate_args: bool | None = None
     ) -> None:
         self.flow = flow
-        self.shape = shape
-        super().__init__(flow.base_dist, [flow.transform, shape], validate_args=validate_args)
+        self.to_pose = to_pose
+        super().__init__(flow.base_dist, [flow.transform, to_pose], validate_args=validate_args)
 
     @property
     def constant_ladj(self) -> bool:
@@ -153,12 +153,12 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         Raises:
             NotImplementedError: If the flow's log-determinant is not constant; see `centre`.
         """
-        return self.shape(self.flow.mode)
+        return self.to_pose(self.flow.mode)
 
     @property
     def centre(self) -> Tensor:
         """Image of the base's mode, `batch_shape + event_shape`; see `mode` for when it is one."""
-        return self.shape(self.flow.centre)
+        return self.to_pose(self.flow.centre)
 
     @property
     def point_estimate(self) -> Tensor:
@@ -173,7 +173,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        return self.flow.log_prob(self.shape.inv(value))
+        return self.flow.log_prob(self.to_pose.inv(value))
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, `batch_shape`.
@@ -192,7 +192,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
     ) -> tuple[Tensor, Tensor]:
         """Samples with their log-density in one pass; shapes as of `rsample` and `log_prob`."""
         value, log_prob = self.flow.rsample_and_log_prob(sample_shape)
-        return self.shape(value), log_prob
+        return self.to_pose(value), log_prob
 
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
@@ -200,7 +200,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         """The same law with a larger batch shape."""
         new = self._get_checked_instance(PoseFlowDistribution, _instance)
         new.flow = self.flow.expand(torch.Size(batch_shape))
-        new.shape = self.shape
+        new.to_pose = self.to_pose
         new.transforms = self.transforms
         new.base_dist = new.flow.base_dist
         Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)

@@ -2,12 +2,16 @@
 
 from .evidence import Evidence, keypoint_evidence
 from .lifting import LiftingConfig, LiftingFlow
+from .prohmr import BodyEstimate, ProHMR, ProHMRConfig
 from .propose import ProPose, ProPoseConfig
 
 __all__ = [
+    "BodyEstimate",
     "Evidence",
     "LiftingConfig",
     "LiftingFlow",
+    "ProHMR",
+    "ProHMRConfig",
     "ProPose",
     "ProPoseConfig",
     "keypoint_evidence",

@@ -1,4 +1,4 @@
-"""The conditional autoencoder whose reconstruction error judges poses (EBGAN)."""
+"""Adversaries: of poses (EBGAN, in ProPose) and of body rotations and shapes (LSGAN, in ProHMR)."""
 
 from __future__ import annotations
 
@@ -30,3 +30,31 @@ class PoseDiscriminator(nn.Module):
         code = self.encoder(torch.cat([pose, features], -1))
         decoded = self.decoder(torch.cat([code, features], -1))
         return (decoded - pose).square().mean(-1), code
+
+
+class BodyDiscriminator(nn.Module):
+    """One score for each joint's rotation, one for all of them together and one for the shape.
+
+    The orientation of the body is left out: every one is plausible. Source: ProHMR, sec. 3.3, after
+    HMR (Kanazawa et al., 2018), sec. 3.4.
+
+    Args:
+        joints: K, joints of the body.
+        shape: Number of shape coefficients.
+        width: Hidden size for all joints together; each joint's own network has 32.
+    """
+
+    def __init__(self, joints: int = 24, shape: int = 10, *, width: int = 256) -> None:
+        super().__init__()
+        own = 32
+        self.embed = nn.Sequential(nn.Linear(9, own), nn.SiLU(), nn.Linear(own, own), nn.SiLU())
+        self.joint = nn.Parameter(torch.randn(joints - 1, own) / own**0.5)
+        self.joint_bias = nn.Parameter(torch.zeros(joints - 1))
+        self.together = ResidualMLP((joints - 1) * own, 1, width=width, blocks=1)
+        self.shape = nn.Sequential(nn.Linear(shape, own), nn.SiLU(), nn.Linear(own, 1))
+
+    def forward(self, theta: Tensor, shape: Tensor) -> Tensor:
+        """Scores `(B, K + 1)`, near 1 for the real: `theta` `(B, K, 3, 3)`, `shape` `(B, S)`."""
+        embedded = self.embed(theta[..., 1:, :, :].flatten(-2))
+        joints = (embedded * self.joint).sum(-1) + self.joint_bias
+        return torch.cat([joints, self.together(embedded.flatten(-2)), self.shape(shape)], -1)

@@ -25,10 +25,15 @@ class Evidence(NamedTuple):
         features: `(..., 3 J + 2)`: normalised 2D, visibility, intrinsics known, log angular size.
         rotation: From the camera's axes to those the networks work in, `(..., 3, 3)`; None where
             they are the same.
+        center: What the normalisation took off, `(..., 2)`: in the unit of the keypoints, or for
+            focal length 1 where intrinsics are known.
+        scale: What it divided by, `(...)`, same unit.
     """
 
     features: Tensor
     rotation: Tensor | None
+    center: Tensor | None = None
+    scale: Tensor | None = None
 
 
 def keypoint_evidence(
@@ -58,7 +63,8 @@ def keypoint_evidence(
     normalised = normalise(p2d, confidence)
     if focal is not None:
         size = normalised.scale
-    return Evidence(_features(normalised.p2d, normalised.visible, size), rotation)
+    features = _features(normalised.p2d, normalised.visible, size)
+    return Evidence(features, rotation, normalised.center, normalised.scale)
 
 
 def _features(p2d: Tensor, visible: Tensor, size: Tensor | None) -> Tensor:

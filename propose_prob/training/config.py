@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from ..data.simulate import SimulatorConfig
 from ..errors import InputError
 from ..models.lifting import LiftingConfig
+from ..models.prohmr import ProHMRConfig
 from ..models.propose import ProPoseConfig
 
 
@@ -146,6 +147,59 @@ class LiftingTrainConfig(RunConfig):
     rate: float = 1e-3
     model: LiftingConfig = field(default_factory=LiftingConfig)
     loss: LiftingLossConfig = field(default_factory=LiftingLossConfig)
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+
+
+@dataclass(frozen=True)
+class BodyLossConfig:
+    """Weights of the losses of ProHMR; 0 leaves a term out.
+
+    Terms that need a body in 3D are means over the items that have one.
+
+    Attributes:
+        nll: Negative log-likelihood per 6D number (eq. 5).
+        sample2d: L1 distance of one sample's projected joints from the keypoints, in normalised
+            keypoints (eq. 6, the expectation term, by reparametrisation).
+        mode2d: The same of the mode.
+        mode3d: Mean distance of the mode's root-relative joints, metres (eq. 8).
+        rotation: Squared error of the mode's rotation matrices (eq. 8).
+        shape: Squared error of the shape coefficients.
+        orthogonality: Of the 6D numbers of samples and mode (eq. 9).
+        energy: Energy score of the samples' root-relative joints, metres: ours, a proper score.
+        samples: Samples of the energy score.
+        adversarial: Generator's part of the LSGAN prior on samples (eq. 10).
+        noise: Standard deviation of the noise on the training rotations' 6D numbers.
+    """
+
+    nll: float = 0.2
+    sample2d: float = 0.3
+    mode2d: float = 0.3
+    mode3d: float = 5.0
+    rotation: float = 1.0
+    shape: float = 0.05
+    orthogonality: float = 1.0
+    energy: float = 5.0
+    samples: int = 4
+    adversarial: float = 0.0
+    noise: float = 0.005
+
+
+@dataclass(frozen=True)
+class BodyTrainConfig(RunConfig):
+    """A training run of ProHMR.
+
+    Attributes:
+        rate: Peak learning rate.
+        only_2d: Share of the items whose body in 3D is held back, as if only keypoints were known.
+        model: Sizes and variants of the model.
+        loss: Weights of the losses.
+        simulator: What varies in the data.
+    """
+
+    rate: float = 1e-3
+    only_2d: float = 0.0
+    model: ProHMRConfig = field(default_factory=ProHMRConfig)
+    loss: BodyLossConfig = field(default_factory=BodyLossConfig)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
 

@@ -132,3 +132,51 @@ def kl_to_standard(law: Distribution) -> Tensor:
 def _norm(square: Tensor) -> Tensor:
     # The gradient of a norm is undefined at zero, which a perfect reconstruction reaches.
     return (square + 1e-12).sqrt()
+
+
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of `(B, ...)` over the items that `mask` `(B,)` has; 0 where it has none."""
+    per_item = values.flatten(1).mean(1) if values.dim() > 1 else values
+    if mask is None:
+        return per_item.mean()
+    weight = mask.to(per_item.dtype)
+    # Zero times NaN is NaN: what an item without annotation holds must not count at all.
+    kept = torch.where(mask, per_item, torch.zeros_like(per_item))
+    return kept.sum() / weight.sum().clamp_min(1)
+
+
+def rotation_error(target: Tensor, predicted: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared difference of rotation matrices `(B, K, 3, 3)` (ProHMR, eq. 8)."""
+    return masked_mean((target - predicted).square(), mask)
+
+
+def keypoints2d(
+    p2d: Tensor, projected: Tensor, visible: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """L1 distance of projected joints `(B, J, 2)` from the seen keypoints (ProHMR, eq. 6)."""
+    weight = visible.to(p2d.dtype)
+    error = torch.where(visible, (p2d - projected).abs().sum(-1), torch.zeros_like(weight))
+    return masked_mean(error.sum(-1) / weight.sum(-1).clamp_min(1), mask)
+
+
+def orthogonality(sixd: Tensor) -> Tensor:
+    """Mean of `(A^T A - I)^2` over 6D rotations `(..., 6)` (ProHMR, eq. 9).
+
+    `A` has the 6D numbers as its two columns.
+    """
+    columns = sixd.unflatten(-1, (2, 3))
+    gram = columns @ columns.mT
+    return (gram - torch.eye(2, dtype=sixd.dtype, device=sixd.device)).square().mean()
+
+
+def lsgan_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Least-squares discriminator loss of scores `(B, n)`: real to 1, fake to 0 (ProHMR, eq. 10).
+
+    What made `fake` must be detached by the caller.
+    """
+    return ((real - 1).square().sum(-1) + fake.square().sum(-1)).mean()
+
+
+def lsgan_generator_loss(fake: Tensor) -> Tensor:
+    """Least-squares generator loss of scores `(B, n)`: fake to 1 (ProHMR, eq. 10)."""
+    return (fake - 1).square().sum(-1).mean()

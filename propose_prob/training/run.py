@@ -13,14 +13,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..data.amass import read_amass
 from ..data.cmu17 import load_cmu17
+from ..data.cmu_body import load_cmu_body
 from ..data.simulate import Simulator
+from ..data.simulate_body import BodySimulator
 from ..devices import check_device
 from ..errors import InputError
 from ..models.lifting import LiftingFlow
+from ..models.prohmr import ProHMR
 from ..models.propose import ProPose
 from ..weights.store import load, save
 from .config import (
+    BodyTrainConfig,
     LiftingTrainConfig,
     RunConfig,
     TrainConfig,
@@ -29,9 +34,11 @@ from .config import (
     to_dict,
 )
 from .lifting import LiftingTrainer
-from .loop import Run, Trainer, finish
+from .loop import HeldOut, Run, Trainer, finish
+from .prohmr import ProHMRTrainer
 from .propose import ProPoseTrainer
 from .validation import Scores, Validation
+from .validation_body import BodyValidation
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class TrainCommand(ABC):
 
     Attributes:
         out: Folder for the checkpoint, the log and the trained weights.
-        data: `cmu17`, or an `.npz` file with `world` (N, 17, 3): joints in metres, z up.
+        data: `cmu17`, or own data: for models of joints an `.npz` file with `world` (N, 17, 3),
+            metres, z up; for models of bodies an AMASS file or a folder of them.
         validation: An `.npz` file of the same form with held-out poses; needed for own data.
         config: A JSON file with any part of the configuration; flags below change it further.
         steps: Batches; of phase 2 where phases alternate.
@@ -69,8 +77,8 @@ class TrainCommand(ABC):
         """The configuration that the flags and the JSON file change."""
 
     @abstractmethod
-    def trainer(self, config: Any, simulator: Simulator) -> Trainer[Any]:
-        """The training of a new model."""
+    def trainer(self, config: Any) -> tuple[Trainer[Any], HeldOut]:
+        """The training of a new model on this command's data, and the held-out pairs."""
 
     def run(self) -> None:
         """Trains, fits on held-out poses what is fitted there, then writes `model.safetensors`.
@@ -88,11 +96,11 @@ class TrainCommand(ABC):
         config = from_dict(given, default=config)
         if not self.resume and (self.out / "checkpoint.pt").exists():
             raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
-        simulator, validation = self._data(config)
-        start = None if self.init is None else load(self.init, device=self.device)
         torch.manual_seed(config.seed)
+        trainer, validation = self.trainer(config)
+        start = None if self.init is None else load(self.init, device=self.device)
         run = Run(
-            self.trainer(config, simulator),
+            trainer,
             validation,
             self.out,
             device=self.device,
@@ -118,6 +126,8 @@ class TrainCommand(ABC):
         (self.out / "fitted.json").write_text(json.dumps(fitted, indent=2) + "\n")
         print(json.dumps(fitted))
 
+
+class _TrainLifter(TrainCommand):
     def _data(self, config: Any) -> tuple[Simulator, Validation]:
         if self.data == "cmu17":
             world = load_cmu17("train").world
@@ -132,31 +142,83 @@ class TrainCommand(ABC):
 
 
 @dataclass(frozen=True)
-class TrainProPose(TrainCommand):
+class TrainProPose(_TrainLifter):
     """Train ProPose: 2D keypoints to a decoded law over 3D joints."""
 
     def default(self) -> TrainConfig:
         """The defaults of `TrainConfig`."""
         return TrainConfig()
 
-    def trainer(self, config: TrainConfig, simulator: Simulator) -> ProPoseTrainer:
+    def trainer(self, config: TrainConfig) -> tuple[ProPoseTrainer, Validation]:
         """Algorithm 1."""
+        simulator, validation = self._data(config)
         model = ProPose(config.model).to(self.device)
-        return ProPoseTrainer(model, config, simulator, self.device)
+        return ProPoseTrainer(model, config, simulator, self.device), validation
 
 
 @dataclass(frozen=True)
-class TrainLifting(TrainCommand):
+class TrainLifting(_TrainLifter):
     """Train ProHMR's lifting flow: 2D keypoints to an exact law over 3D joints."""
 
     def default(self) -> LiftingTrainConfig:
         """The defaults of `LiftingTrainConfig`."""
         return LiftingTrainConfig()
 
-    def trainer(self, config: LiftingTrainConfig, simulator: Simulator) -> LiftingTrainer:
+    def trainer(self, config: LiftingTrainConfig) -> tuple[LiftingTrainer, Validation]:
         """Likelihood and mode."""
+        simulator, validation = self._data(config)
         model = LiftingFlow(config.model).to(self.device)
-        return LiftingTrainer(model, config, simulator, self.device)
+        return LiftingTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainProHMR(TrainCommand):
+    """Train ProHMR: 2D keypoints to an exact law over a body's joint rotations.
+
+    `--data` and `--validation` are AMASS `.npz` files, or folders of them, where not `cmu17`.
+    """
+
+    def default(self) -> BodyTrainConfig:
+        """The defaults of `BodyTrainConfig`."""
+        return BodyTrainConfig()
+
+    def trainer(self, config: BodyTrainConfig) -> tuple[ProHMRTrainer, BodyValidation]:
+        """Likelihood, expectation and mode."""
+        if self.data == "cmu17":
+            train = load_cmu_body("train")
+            theta, shape = train.theta, train.shape
+            validation = BodyValidation.from_cmu(load_cmu17("val"), load_cmu_body("val"))
+        else:
+            if self.validation is None:
+                raise InputError("own training data needs --validation with held-out bodies")
+            theta, shape = read_bodies(Path(self.data))
+            held_out, shapes = (x.to(self.device) for x in read_bodies(self.validation))
+            validation = BodyValidation.from_simulator(
+                BodySimulator(held_out, shapes, config.simulator)
+            )
+        simulator = BodySimulator(theta.to(self.device), shape.to(self.device), config.simulator)
+        model = ProHMR(config.model).to(self.device)
+        return ProHMRTrainer(model, config, simulator, self.device), validation
+
+
+def read_bodies(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Body poses of AMASS `.npz` files.
+
+    Args:
+        path: A file, or a folder that is searched with its subfolders.
+
+    Returns:
+        Local rotations `(N, 24, 3, 3)`, z up, hands at rest, and average shapes `(N, 10)`: AMASS'
+        own coefficients belong to other bodies.
+
+    Raises:
+        InputError: If there is no such file, or one cannot be read.
+    """
+    files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: expected AMASS .npz files in this folder, found none")
+    theta = torch.cat([read_amass(file).theta for file in files])
+    return theta, torch.zeros(len(theta), 10)
 
 
 def read_world(path: Path) -> torch.Tensor:

@@ -20,12 +20,14 @@ from torch import nn
 
 from ..errors import InputError
 from ..models.lifting import LiftingConfig, LiftingFlow
+from ..models.prohmr import ProHMR, ProHMRConfig
 from ..models.propose import ProPose, ProPoseConfig
 
 _FORMAT = "propose_prob/1"
 _MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "ProPose": (ProPose, ProPoseConfig),
     "LiftingFlow": (LiftingFlow, LiftingConfig),
+    "ProHMR": (ProHMR, ProHMRConfig),
 }
 
 Model = TypeVar("Model", bound=nn.Module)

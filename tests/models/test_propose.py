@@ -8,7 +8,14 @@ from torch.distributions import Independent
 from propose_prob.conditional import StandardBase, VariationalPILGD
 from propose_prob.distributions import DecodedPoseDistribution, FlowDistribution
 from propose_prob.errors import InputError
-from propose_prob.models import Evidence, LiftingFlow, ProPose, ProPoseConfig, keypoint_evidence
+from propose_prob.models import (
+    Evidence,
+    LiftingFlow,
+    ProHMR,
+    ProPose,
+    ProPoseConfig,
+    keypoint_evidence,
+)
 from propose_prob.models.discriminator import PoseDiscriminator
 from tests.zoo import MODELS, PROPOSE_VARIANTS, SHAPES, randn, small_propose
 
@@ -23,6 +30,13 @@ def answer(model):
     if isinstance(model, PoseDiscriminator):
         energy, code = model(randn(5, 9), randn(5, 14, seed=1))
         return torch.cat([energy, code.flatten()])
+    if isinstance(model, ProHMR):
+        custom = model.config.encoder == "custom"
+        x = randn(5, 7) if custom else keypoint_evidence(randn(5, 3, 2), joints=3).features
+        law = model.given(x)
+        heads = model.shape_and_camera(model.encoder(x))
+        density = law.log_prob(randn(5, 2, 6, seed=2))
+        return torch.cat([part.flatten() for part in (law.centre, density, *heads)])
     if isinstance(model, LiftingFlow):
         law = model.conditional(randn(5, 3, 2))
         return torch.cat([law.centre.flatten(), law.log_prob(randn(5, 3, 3, seed=2))])
@@ -83,8 +97,13 @@ def test_float32(name):
         energy, code = model(randn(5, 9).float(), randn(5, 14, seed=1).float())
         value = torch.cat([energy, code.flatten()])
     else:
-        joints = model.config.joints
-        value = model.conditional(randn(5, joints, 2).float()).point_estimate.flatten()
+        config = model.config
+        if getattr(config, "encoder", None) == "custom":
+            law = model.given(randn(5, 7).float())
+        else:
+            joints = config.keypoints if isinstance(model, ProHMR) else config.joints
+            law = model.conditional(randn(5, joints, 2).float())
+        value = law.point_estimate.flatten()
         expected = expected[: len(value)]
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,272 @@
+"""ProHMR: evidence to an exact law over a body's joint rotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..conditional import ConditionalFlow
+from ..conditional.flow import glow_stack
+from ..distributions import FlowDistribution, PoseFlowDistribution, VectorToRotations
+from ..errors import InputError
+from ..networks import ResidualMLP
+from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
+from .lifting import LiftingConfig, LiftingFlow, conditional_base
+
+#: Size of a person in normalised keypoints per metre of body: where the camera head starts.
+_START_SCALE = 2.2
+
+
+@dataclass(frozen=True)
+class ProHMRConfig:
+    """Sizes and variants of the model.
+
+    Attributes:
+        joints: K, joints of the body.
+        keypoints: J, keypoints of the default encoder.
+        encoder: `"keypoints"`: a residual MLP on 2D keypoints with visibility; `"custom"`: a module
+            that the user gives, for feature vectors, images or anything else.
+        base: `"pagd"`: mean and spread read off the evidence; `"standard"`: N(0, I), the paper's.
+        clamp: alpha of eq. 5 of ProPose on the base's mean and log standard deviation.
+        coupling: Kind of coupling; only additive ones (the paper's) have a mode in closed form.
+        couplings: Number of blocks of ActNorm, LU linear map and coupling.
+        flow_width: Hidden size of the coupling networks.
+        flow_blocks: Residual blocks of each.
+        context: Size of the context; of the custom encoder's output.
+        width: Hidden size of the keypoint encoder.
+        blocks: Its residual blocks.
+        dropout: Its dropout.
+        shape: Number of the body's shape coefficients.
+    """
+
+    joints: int = 24
+    keypoints: int = 17
+    encoder: str = "keypoints"
+    base: str = "pagd"
+    clamp: float = 4.0
+    coupling: str = "additive"
+    couplings: int = 4
+    flow_width: int = 320
+    flow_blocks: int = 2
+    context: int = 256
+    width: int = 768
+    blocks: int = 2
+    dropout: float = 0.1
+    shape: int = 10
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ("keypoints", "custom"):
+            raise ValueError(f"expected encoder 'keypoints' or 'custom', got {self.encoder!r}")
+
+
+class BodyEstimate(NamedTuple):
+    """What the evidence says about a body.
+
+    Attributes:
+        law: Law of the joint rotations as 6D numbers, batch shape `(...)`, event shape `(K, 6)`.
+        shape: Point estimate of the shape coefficients `(..., S)`.
+        camera: Weak-perspective camera `(..., 3)`: scale (keypoint units per metre) and the place
+            of the body's origin (keypoint units); a point `X` is seen near `scale * X[:2] + place`.
+        translation: Of the body in camera axes `(..., 3)`, metres, where intrinsics are known.
+    """
+
+    law: PoseFlowDistribution
+    shape: Tensor
+    camera: Tensor
+    translation: Tensor | None
+
+
+class ProHMR(nn.Module):
+    """ProHMR (Kolotouros et al., ICCV 2021): evidence to a law over body pose, shape and camera.
+
+    The law is a flow of ActNorm, LU linear and additive coupling blocks over 6D rotations, so that
+    its density is exact and its mode known in closed form (eq. 3-4). With the default base, a
+    Gaussian read off the evidence (ProPose's PAGD), each input has its own entropy; with the
+    paper's N(0, I) all have the same.
+
+    Args:
+        config: Sizes and variants.
+        encoder: Module that gives a context `(..., config.context)`; needed where
+            `config.encoder` is `"custom"`, and only there.
+
+    Raises:
+        ValueError: If a variant is unknown, or the encoder is missing or not asked for.
+
+    Example:
+        >>> model = ProHMR(ProHMRConfig(flow_width=32, width=32)).eval()
+        >>> law = model.conditional(torch.randn(5, 17, 2))
+        >>> law.mode.shape, law.sample((2,)).shape, law.log_prob(law.mode).shape
+        (torch.Size([5, 24, 6]), torch.Size([2, 5, 24, 6]), torch.Size([5]))
+    """
+
+    def __init__(
+        self, config: ProHMRConfig | None = None, *, encoder: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config = config or ProHMRConfig()
+        if (encoder is None) != (config.encoder == "keypoints"):
+            raise ValueError(
+                "expected a module as encoder exactly where config.encoder is 'custom', got "
+                f"{type(encoder).__name__} with {config.encoder!r}"
+            )
+        if encoder is None:
+            encoder = ResidualMLP(
+                3 * config.keypoints + EVIDENCE_EXTRA,
+                config.context,
+                width=config.width,
+                blocks=config.blocks,
+                dropout=config.dropout,
+            )
+        self.encoder = encoder
+        size = 6 * config.joints
+        self.flow = ConditionalFlow(
+            conditional_base(config.base, config.context, size, config.context, config.clamp),
+            glow_stack(
+                size,
+                config.context,
+                kind=config.coupling,
+                couplings=config.couplings,
+                width=config.flow_width,
+                blocks=config.flow_blocks,
+            ),
+        )
+        self.head = ResidualMLP(config.context, config.shape + 3, width=config.context, blocks=1)
+
+    @staticmethod
+    def lifting(config: LiftingConfig | None = None) -> LiftingFlow:
+        """The variant over 3D joints (sec. 3.6); see `LiftingFlow`."""
+        return LiftingFlow(config)
+
+    def conditional(
+        self,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> PoseFlowDistribution:
+        """The law of the body's pose given 2D keypoints.
+
+        Args:
+            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen.
+            confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
+            focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
+            center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+
+        Returns:
+            A law with batch shape `(...)` and event shape `(K, 6)`: local rotations in SMPL's
+            convention, 6D (`pose.rotations.matrix_from_6d`), the first one the orientation in
+            camera axes (x right, y down, z forward). Its density is exact.
+
+        Raises:
+            InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
+                the model's encoder reads something else than keypoints.
+        """
+        return self.estimate(p2d, confidence, focal=focal, center=center).law
+
+    forward = conditional
+
+    def estimate(
+        self,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> BodyEstimate:
+        """The law together with point estimates of shape and camera; see `conditional`."""
+        if self.config.encoder != "keypoints":
+            raise InputError("this model's encoder does not read keypoints; use .given(input)")
+        evidence = keypoint_evidence(
+            p2d, confidence, joints=self.config.keypoints, focal=focal, center=center
+        )
+        context = self.encoder(evidence.features)
+        rotation = None if evidence.rotation is None else evidence.rotation.mT
+        law = PoseFlowDistribution(self.flow(context), VectorToRotations(rotation))
+        shape, weak = self.shape_and_camera(context)
+        camera = camera_in_keypoints(weak, evidence)
+        translation = None
+        if rotation is not None:
+            # Rectified points have focal length 1.
+            place = weak_to_translation(camera)
+            translation = (rotation @ place[..., None])[..., 0]
+            length = torch.as_tensor(focal, dtype=p2d.dtype, device=p2d.device)[..., None]
+            middle = torch.as_tensor(center, dtype=p2d.dtype, device=p2d.device)
+            z = translation[..., 2:]
+            camera = torch.cat([length / z, middle + length * translation[..., :2] / z], -1)
+        return BodyEstimate(law, shape, camera, translation)
+
+    def given(self, x: Tensor) -> PoseFlowDistribution:
+        """The law given whatever the encoder reads.
+
+        Args:
+            x: The encoder's input: evidence features `(..., 3 J + 2)` by default, or for a custom
+                encoder feature vectors, images, ...
+
+        Returns:
+            The law, in the axes that the encoder was trained for.
+        """
+        return PoseFlowDistribution(self.flow(self.encoder(x)), VectorToRotations())
+
+    def law(self, evidence: Evidence) -> PoseFlowDistribution:
+        """The law given prepared evidence with features `(..., n)`."""
+        rotation = None if evidence.rotation is None else evidence.rotation.mT
+        return PoseFlowDistribution(
+            self.vector_law(self.encoder(evidence.features)), VectorToRotations(rotation)
+        )
+
+    def vector_law(self, context: Tensor) -> FlowDistribution:
+        """The flow law of the 6D numbers `(..., 6 K)` for contexts `(..., m)`."""
+        return self.flow(context)
+
+    def shape_and_camera(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Point estimates for contexts `(..., m)`.
+
+        Returns:
+            Shape `(..., S)` and the weak-perspective camera `(..., 3)` in normalised keypoints:
+            scale and place.
+        """
+        shape, camera = self.head(context).split([self.config.shape, 3], -1)
+        scale = _START_SCALE * torch.exp(camera[..., :1])
+        return shape, torch.cat([scale, camera[..., 1:]], -1)
+
+
+def camera_in_keypoints(weak: Tensor, evidence: Evidence) -> Tensor:
+    """A weak-perspective camera `(..., 3)` of normalised keypoints in the keypoints' own unit.
+
+    Raises:
+        ValueError: If the evidence does not say how it was normalised.
+    """
+    if evidence.center is None or evidence.scale is None:
+        raise ValueError("expected evidence with the centre and scale of its normalisation")
+    scale = evidence.scale[..., None]
+    return torch.cat([weak[..., :1] * scale, weak[..., 1:] * scale + evidence.center], -1)
+
+
+def weak_to_translation(
+    camera: Tensor,
+    *,
+    focal: Tensor | float = 1.0,
+    center: Tensor | tuple[float, float] = (0.0, 0.0),
+) -> Tensor:
+    """The translation at which a full-perspective camera sees the body as the weak one does.
+
+    Source: ProHMR, sec. 3.4 (as in HMR and SPIN): depth = focal / scale.
+
+    Args:
+        camera: Scale (image units per metre) and place (image units), `(..., 3)`.
+        focal: Focal length in image units, a number or `(...)`.
+        center: Principal point `(2,)` or `(..., 2)`.
+
+    Returns:
+        Translation `(..., 3)`, metres, camera axes.
+    """
+    focal = torch.as_tensor(focal, dtype=camera.dtype, device=camera.device)
+    center = torch.as_tensor(center, dtype=camera.dtype, device=camera.device)
+    depth = focal / camera[..., 0]
+    return torch.cat(
+        [(camera[..., 1:] - center) * (depth / focal)[..., None], depth[..., None]], -1
+    )
