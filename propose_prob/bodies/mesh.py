@@ -229,5 +229,7 @@ def _check(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 def _check_faces(faces: Tensor, size: int) -> None:
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point():
         raise InputError(f"expected integer faces of shape (F, 3), got {tuple(faces.shape)}")
-    if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < size:
-        raise InputError(f"expected faces of vertices 0 to {size - 1}, got {int(faces.max())}")
+    if len(faces):
+        low, high = int(faces.min()), int(faces.max())
+        if low < 0 or high >= size:
+            raise InputError(f"expected faces of vertices 0 to {size - 1}, got {low} to {high}")

@@ -256,7 +256,7 @@ def test_a_missing_file_says_where_to_get_one(tmp_path):
         ({"weights": np.full((40, 24), 1.0)}, "sum to 1, vertex 0 has 24"),
         ({"weights": np.full((40, 24), "a")}, "expected numbers in weights"),
         ({"weights": np.array([None])}, "expected an .npz of plain arrays"),
-        ({"f": np.full((4, 3), 40)}, "expected faces of vertices 0 to 39, got 40"),
+        ({"f": np.full((4, 3), 40)}, "expected faces of vertices 0 to 39, got 40 to 40"),
     ],
 )
 def test_wrong_files(tmp_path, change, message):
