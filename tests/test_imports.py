@@ -33,7 +33,7 @@ ALLOWED = {
     "visualisation": FOUNDATION | {"pose", "distributions", "data", "evaluation", "inference"},
     "training": FOUNDATION
     | {"pose", "transforms", "distributions", "conditional", "models", "networks"}
-    | {"data", "evaluation", "weights", "devices"},
+    | {"data", "evaluation", "weights", "devices", "bodies"},
     "tasks": FOUNDATION
     | {"pose", "distributions", "conditional", "models", "bodies"}
     | {"data", "inference", "weights"},
