@@ -24,7 +24,8 @@ ALLOWED = {
     "transforms": FOUNDATION | {"_zuko"},
     "distributions": FOUNDATION | {"pose", "transforms"},
     "conditional": FOUNDATION | {"_zuko", "networks", "transforms", "distributions"},
-    "models": FOUNDATION | {"networks", "pose", "transforms", "distributions", "conditional"},
+    "models": FOUNDATION
+    | {"networks", "pose", "transforms", "distributions", "conditional", "bodies"},
     "bodies": FOUNDATION | {"pose", "_unpickle"},
     "data": FOUNDATION | {"pose", "bodies", "_unpickle"},
     "inference": FOUNDATION | {"pose", "transforms", "distributions", "data"},

@@ -2,6 +2,7 @@
 
 from .flow import FlowDistribution, diagonal_normal
 from .latent import DecodedPoseDistribution, LogProbEstimate
+from .pushforward import PushforwardDistribution
 from .recalibrated import RecalibratedDistribution, Recalibration, joint_groups
 from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
 
@@ -10,6 +11,7 @@ __all__ = [
     "FlowDistribution",
     "LogProbEstimate",
     "PoseFlowDistribution",
+    "PushforwardDistribution",
     "RecalibratedDistribution",
     "Recalibration",
     "VectorToJoints",
