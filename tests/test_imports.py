@@ -126,7 +126,7 @@ assert torch.get_num_threads() == threads
 assert torch.is_grad_enabled() == grad
 assert torch.equal(torch.get_rng_state(), state)
 new = {name.split(".")[0] for name in set(sys.modules) - before}
-heavy = new & {"arviz", "xarray", "matplotlib", "scipy", "pandas", "PIL", "tyro", "netCDF4", "h5py"}
+heavy = new & {"arviz", "xarray", "matplotlib", "scipy", "pandas", "PIL", "tyro", "h5py", "roma"}
 assert not heavy, heavy
 """
     python(code)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import roma
 import torch
 from torch import Tensor
 
+from ..pose.rotations import matrix_from_axis_angle
 from ..pose.skeleton import H36M_17
 
 _PARENTS = H36M_17.parents
@@ -230,7 +230,7 @@ class Simulator(Filming):
 
         angle = math.radians(config.bend_angle) * normal(size, 17, 3)
         angle = angle * (uniform(size, 1, 1) < config.bend)
-        turn = roma.rotvec_to_rotmat(angle)
+        turn = matrix_from_axis_angle(angle)
         total = [turn[:, 0]]
         joints = [torch.zeros_like(bones[:, 0])]
         for joint in range(1, 17):
@@ -276,4 +276,4 @@ def _torso_axes(pose: Tensor, torso: tuple[int, int, int, int]) -> Tensor:
 def _axis_rotation(degrees: Tensor, axis: int) -> Tensor:
     vector = torch.zeros(len(degrees), 3, device=degrees.device)
     vector[:, axis] = torch.deg2rad(degrees)
-    return roma.rotvec_to_rotmat(vector)
+    return matrix_from_axis_angle(vector)

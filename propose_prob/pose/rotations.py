@@ -1,9 +1,9 @@
 """Rotations of joints: matrices, the 6D numbers that networks predict, axis-angle, quaternions.
 
-Everything takes any batch shape, keeps dtype and device, and works under `torch.func`.
+Everything takes any batch shape, keeps dtype and device, and works under `torch.func`. roma is
+imported on first use: that takes as long as importing torch.
 """
 
-import roma
 import torch
 from torch import Tensor
 
@@ -99,6 +99,8 @@ def matrix_from_axis_angle(axis_angle: Tensor) -> Tensor:
         tensor([1., 1., 1.])
     """
     _check(axis_angle, (3,), "rotation vectors")
+    import roma
+
     return roma.rotvec_to_rotmat(axis_angle)
 
 
@@ -120,6 +122,8 @@ def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
         tensor([0.0000, 0.5000, 0.0000])
     """
     _check(matrix, (3, 3), "rotation matrices")
+    import roma
+
     return roma.rotmat_to_rotvec(matrix)
 
 
@@ -145,6 +149,8 @@ def matrix_from_quaternion(quaternion: Tensor, order: str = "wxyz") -> Tensor:
     _check(quaternion, (4,), "quaternions")
     if _real_first(order):
         quaternion = quaternion.roll(-1, dims=-1)
+    import roma
+
     return roma.unitquat_to_rotmat(
         quaternion / torch.linalg.vector_norm(quaternion, dim=-1)[..., None]
     )
@@ -170,6 +176,8 @@ def quaternion_from_matrix(matrix: Tensor, order: str = "wxyz") -> Tensor:
     """
     _check(matrix, (3, 3), "rotation matrices")
     real_first = _real_first(order)
+    import roma
+
     quaternion = roma.rotmat_to_unitquat(matrix)
     quaternion = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
     return quaternion.roll(1, dims=-1) if real_first else quaternion
