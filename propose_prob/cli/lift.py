@@ -28,17 +28,19 @@ _NAMED = 100
 class Lift:
     """Lift 2D keypoints of any number of people and frames to laws over 3D poses.
 
-    Files are OpenPose, COCO-style or MMPose JSON, folders of such files (one for each frame), or
-    arrays (..., joints, 2 or 3) in .npy or .npz. Other joint sets are converted; joints without a
-    counterpart are missing, and the law is wide there. Input is streamed and the output grows
-    batch by batch, so memory does not depend on their size. At 200 samples, a person takes 41 kB of
-    the output.
+    Files are OpenPose, COCO-style, MMPose, AlphaPose or MediaPipe JSON, folders of such files (one
+    for each frame), or arrays (..., joints, 2 or 3) in .npy or .npz. Other joint sets are
+    converted; joints without a counterpart are missing, and the law is wide there. Input is
+    streamed and the output grows batch by batch, so memory does not depend on their size. At 200
+    samples, a person takes 41 kB of the output.
 
     Attributes:
         files: Files or folders of 2D keypoints.
         out: File to write: .nc (NetCDF, which arviz.from_netcdf reads) or .npz.
         skeleton: Joint set of arrays that do not name theirs: h36m_17, coco_17, body_25, mpii_16,
-            smpl_24 or cmu_31.
+            smpl_24, cmu_31, mpi_inf_3dhp_17, mediapipe_33, halpe_26, halpe_136 or
+            coco_wholebody_133.
+        image_size: Width and height in pixels of the images behind MediaPipe's fractions.
         model: Name of a shipped model or path of a .safetensors file.
         samples: Draws for each person.
         use: What is drawn: the law itself, observation noise included, or noise-free hypotheses.
@@ -62,6 +64,7 @@ class Lift:
         ),
     ] = None
     skeleton: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="W H")] = None
     model: str = DEFAULT_MODEL
     samples: int = 200
     use: Literal["law", "hypotheses"] = "law"
@@ -137,7 +140,7 @@ class Lift:
         from ..data.keypoints import read_keypoints
 
         for path in self.files:
-            stream = read_keypoints(path, skeleton=self.skeleton)
+            stream = read_keypoints(path, skeleton=self.skeleton, image_size=self.image_size)
             bar.total += len(stream)
             for frame in stream:
                 bar.update()

@@ -7,15 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from ..devices import check_device
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from ..models import ProPose
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -48,14 +45,14 @@ class Machine:
     device: str = "cpu"
     seed: int = 0
 
-    def load(self, model: str) -> ProPose:
+    def load(self, model: str) -> Any:
         """Set up torch and load a model.
 
         Args:
             model: Name of a shipped model or path of a file.
 
         Returns:
-            The model on the device, in evaluation mode.
+            The model on the device, in evaluation mode; one of body pose as a lifter of joints.
 
         Raises:
             InputError: If the device cannot be used or the model cannot be loaded.
@@ -71,6 +68,10 @@ class Machine:
         loaded = load(model, device=self.device)
         # Afterwards: building the model draws initial weights that loading replaces.
         torch.manual_seed(self.seed)
+        from ..models import BodyLifter, ProHMR
+
+        if isinstance(loaded, ProHMR):
+            loaded = BodyLifter(loaded).to(self.device).eval()
         return loaded
 
 

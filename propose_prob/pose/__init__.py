@@ -24,7 +24,12 @@ from propose_prob.pose.skeleton import (
     BODY_25,
     CMU_31,
     COCO_17,
+    COCO_WHOLEBODY_133,
     H36M_17,
+    HALPE_26,
+    HALPE_136,
+    MEDIAPIPE_33,
+    MPI_INF_3DHP_17,
     MPII_16,
     SKELETONS,
     SMPL_24,
@@ -33,6 +38,11 @@ from propose_prob.pose.skeleton import (
 )
 
 __all__ = [
+    "COCO_WHOLEBODY_133",
+    "HALPE_26",
+    "HALPE_136",
+    "MEDIAPIPE_33",
+    "MPI_INF_3DHP_17",
     "BODY_25",
     "CMU_31",
     "COCO_17",

@@ -10,7 +10,10 @@ import torch
 import xarray
 from safetensors.torch import save_file
 
+from propose_prob import save
 from propose_prob.data import keypoints
+from propose_prob.models import ProHMR, ProHMRConfig
+from propose_prob.pose.skeleton import H36M_17
 
 from .conftest import coco_results
 
@@ -52,6 +55,33 @@ def test_both_formats_hold_the_same(run, coco, tiny_model):
                 if group == "posterior":
                     values = np.moveaxis(values[0], 0, 1)
                 np.testing.assert_array_equal(values, stored[name])
+
+
+def test_media_pipe_landmarks_need_the_image_size(run, folder, tiny_model):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(33, 2, generator=generator).tolist()
+    landmarks = [{"x": x, "y": y, "z": 0.0, "visibility": 0.9} for x, y in points]
+    (folder / "pose.json").write_text(json.dumps({"landmarks": [landmarks]}))
+    common = ("lift", "pose.json", "--model", tiny_model, "--samples", 2, "--out", "a.npz")
+    code, _, err = run(*common)
+    assert code == 2 and "width and height" in err
+    assert run(*common, "--image-size", 640, 480)[0] == 0
+    wrist = npz("a.npz")["keypoints"][0][H36M_17.index("RWrist")]
+    np.testing.assert_allclose(wrist, np.multiply(points[16], [640, 480]), rtol=1e-5)
+
+
+def test_a_model_of_bodies_lifts_joints(run, coco, folder):
+    torch.manual_seed(0)
+    save(ProHMR(ProHMRConfig(flow_width=8, context=8, width=8)), folder / "body.safetensors")
+    code, out, err = run(
+        "lift", coco, "--model", "body.safetensors", "--samples", 3, "--out", "a.npz"
+    )
+    assert code == 0, err
+    pose = npz("a.npz")["pose"]
+    assert pose.shape == (10, 3, 17, 3) and (pose[:, :, 0] == 0).all()
+    # A body's bones keep their length from sample to sample.
+    thigh = np.linalg.norm(pose[:, :, 2] - pose[:, :, 1], axis=-1)
+    np.testing.assert_allclose(thigh, thigh[:, :1].repeat(3, 1), rtol=1e-4)
 
 
 def test_missing_joints_stay_missing(run, coco, tiny_model):
@@ -213,7 +243,7 @@ def test_interrupted_lift_leaves_the_old_file(run, coco, folder, tiny_model, mon
     (folder / out).write_text("an older result")
     read = keypoints.read_keypoints
 
-    def interrupted(path, *, skeleton=None):
+    def interrupted(path, **options):
         stream = read(path, skeleton=skeleton)
 
         def frames():
