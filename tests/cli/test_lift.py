@@ -244,7 +244,7 @@ def test_interrupted_lift_leaves_the_old_file(run, coco, folder, tiny_model, mon
     read = keypoints.read_keypoints
 
     def interrupted(path, **options):
-        stream = read(path, skeleton=skeleton)
+        stream = read(path, **options)
 
         def frames():
             yield next(stream)
