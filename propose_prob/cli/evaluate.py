@@ -1,13 +1,12 @@
-"""`propose-prob evaluate`: the honest table of a model on a data set."""
+"""`propose-prob evaluate`: the honest table of models on a data set, under a named protocol."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -23,60 +22,79 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ..evaluation import EvaluationSet, Protocol, Report
 
-    from ..data.cmu17 import CMU17
-    from ..evaluation import Protocol, Report
-    from ..tasks import PoseModel
+__all__ = ["Evaluate", "evaluation_set"]
 
-__all__ = ["Evaluate", "evaluate_cmu17"]
+Name = Literal["cmu17", "h36m-p1", "h36m-p2", "3dhp", "3dpw"]
 
-#: Pixels of half an image width: errors are told for an image of 1000 x 1000 pixels.
-_HALF_WIDTH = 500
+_SPLITS = {
+    "cmu17": ("train", "val", "test_seen", "test_subject03"),
+    "h36m-p1": ("S9, S11",),
+    "h36m-p2": ("S9, S11",),
+    "3dhp": ("test",),
+    "3dpw": ("train", "validation", "test"),
+}
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a model: errors, proper scores, calibration, reprojection, spread.
+    """Measure models: errors, proper scores, calibration, reprojection, spread.
 
     Everything a number depends on is printed above the table. A minimum over samples never stands
-    alone, for it rewards a wrong spread.
+    alone, for it rewards a wrong spread. Options left out are the protocol's.
 
     Attributes:
-        data: Data set; it ships with the package.
-        split: Its split.
-        kind: 2D evidence: exact projections, or with detector-like noise (not in train).
-        model: Name of a shipped model or path of a .safetensors file.
+        models: Names of shipped models or paths of .safetensors files. One gets the whole report,
+            several get one table of the protocol's headline metrics.
+        protocol: What is measured, on which data set.
+        data: Folder of the data set's own files (see `propose_prob.data`); cmu17 ships.
+        split: Part of the data set.
+        kind: 2D evidence: exact or noisy (cmu17); gt, cpn_ft_h36m_dbb, ... (h36m).
         samples: Samples for each pose.
         use: What is sampled: the law itself, or noise-free hypotheses as published evaluations do.
         hide: Random joints hidden from the model in each pose, chosen by the seed.
-        intrinsics: Whether the model is told the focal length and principal point, which the data
-            set gives. Unknown, the angle of an off-centre person is part of the uncertainty.
-        stride: Evaluate one frame in so many, with all four views; 1 evaluates every frame. The
-            default takes about a minute on one core.
+        intrinsics: Whether the model is told focal length and principal point. Unknown, the angle
+            of an off-centre person is part of the uncertainty.
+        stride: Evaluate one frame in so many; 1 evaluates every frame. cmu17's default takes some
+            minutes on one core.
+        density: Also the log-density of the truth; slow for laws that estimate it.
+        recalibrated: Use the model's recalibration, if it has one.
+        smpl_male: SMPL file for 3dpw's 14 joints; without it the data's own joints lack the head.
+        smpl_female: The same for women.
         batch_size: Poses evaluated at once.
-        json: Also write the report as JSON; - writes it to the standard output, in place of the
+        json: Also write everything as JSON; - writes it to the standard output, in place of the
             table.
+        markdown: Also write the headline table as Markdown.
     """
 
-    data: Literal["cmu17"] = "cmu17"
-    split: Literal["train", "val", "test_seen", "test_subject03"] = "test_seen"
-    kind: Literal["exact", "noisy"] = "exact"
-    model: str = DEFAULT_MODEL
-    samples: int = 200
-    use: Literal["law", "hypotheses"] = "law"
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = (
+        DEFAULT_MODEL,
+    )
+    protocol: Name = "cmu17"
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    split: str | None = None
+    kind: str | None = None
+    samples: int | None = None
+    use: Literal["law", "hypotheses"] | None = None
     hide: int = 0
-    intrinsics: Literal["known", "unknown"] = "known"
-    stride: int = 4
+    intrinsics: Literal["known", "unknown"] | None = None
+    stride: int | None = None
+    density: bool = False
+    recalibrated: bool = True
+    smpl_male: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    smpl_female: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     batch_size: int = 64
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE|-")] = None
+    markdown: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     machine: MachineOptions = field(default_factory=Machine)
 
     def run(self) -> None:
         """Evaluate and print.
 
         Raises:
-            InputError: If an option is out of range or the model cannot be loaded.
+            InputError: If an option is out of range, a model cannot be loaded or the data set
+                cannot be read.
         """
         for value, least, option in (
             (self.samples, 2, "--samples"),
@@ -84,123 +102,151 @@ class Evaluate:
             (self.stride, 1, "--stride"),
             (self.batch_size, 1, "--batch-size"),
         ):
-            at_least(value, least, option)
+            if value is not None:
+                at_least(value, least, option)
         if self.hide > 15:
             raise InputError(f"expected --hide of at most 15 of 17 joints, got {self.hide}")
-        if self.kind == "noisy" and self.split == "train":
-            raise InputError("split train ships no detector noise: use --kind exact")
-        from ..data.cmu17 import load_cmu17
-        from ..evaluation import Protocol
+        if not self.models:
+            raise InputError("expected at least one model, got none")
+        if self.split is not None and self.split not in _SPLITS[self.protocol]:
+            known = ", ".join(_SPLITS[self.protocol])
+            raise InputError(f"expected --split of {known} for {self.protocol}, got {self.split!r}")
         from ..inference.streams import check_output
 
-        if self.json not in (None, "-"):
-            check_output(Path(str(self.json)))
-        model = self.machine.load(self.model)
+        for path in (self.json, self.markdown):
+            if path not in (None, "-"):
+                check_output(Path(str(path)))
+        names = [model_name(model) for model in self.models]
+        if len(set(names)) < len(names):
+            raise InputError(f"expected models of different names, got {', '.join(names)}")
+        protocol = self._protocol()
+        data = evaluation_set(self.protocol, protocol, self.data, self._bodies())
+        from ..evaluation import evaluate
 
-        protocol = Protocol(
-            "CMU17",
-            self.split,
-            keypoints=self.kind,
-            num_samples=self.samples,
-            samples=self.use,
-            point="the decoded centre of the base",
-            intrinsics=self.intrinsics,
-            hidden_joints=self.hide,
-            frame_stride=self.stride,
+        reports: dict[str, Report] = {}
+        for name, path in zip(names, self.models, strict=True):
+            model = self.machine.load(path)
+            with progress(None, total=None, unit="pose") as bar:
+                reports[name] = evaluate(
+                    model,
+                    data,
+                    protocol,
+                    batch_size=self.batch_size,
+                    device=self.machine.device,
+                    progress=bar.update,
+                )
+        self._print(reports)
+
+    def _protocol(self) -> Protocol:
+        from ..evaluation import PROTOCOLS
+
+        base = PROTOCOLS[self.protocol]
+        given: dict[str, Any] = {
+            "split": self.split,
+            "keypoints": self.kind,
+            "num_samples": self.samples,
+            "samples": self.use,
+            "intrinsics": self.intrinsics,
+            "frame_stride": self.stride,
+            "hidden_joints": self.hide or base.hidden_joints,
+        }
+        return replace(
+            base,
+            point="the law's point estimate",
+            density=self.density,
+            calibrated=self.recalibrated,
             seed=self.machine.seed,
-            keypoint_unit="px of a 1000 px image",
+            **{name: value for name, value in given.items() if value is not None},
         )
-        data = load_cmu17(self.split)
-        report = evaluate_cmu17(
-            model, data, protocol, batch_size=self.batch_size, device=self.machine.device
-        )
-        self._print(report)
 
-    def _print(self, report: Report) -> None:
-        about = {"model": model_name(self.model), "propose_prob_version": package_version()}
-        text = json.dumps({**about, **json.loads(report.to_json())}, indent=2) + "\n"
+    def _bodies(self) -> dict[str, Any] | None:
+        given = {"m": self.smpl_male, "f": self.smpl_female}
+        files = {gender: path for gender, path in given.items() if path is not None}
+        if not files:
+            return None
+        if self.protocol != "3dpw" or len(files) < 2:
+            raise InputError("expected --smpl-male and --smpl-female together, for 3dpw only")
+        from ..bodies.smpl import load_smpl
+
+        return {gender: load_smpl(path) for gender, path in files.items()}
+
+    def _print(self, reports: dict[str, Report]) -> None:
+        from ..evaluation import comparison
+        from ..inference.streams import atomic_path
+
+        stored = json.loads(comparison(reports, style="json"))
+        text = json.dumps({"propose_prob_version": package_version(), **stored}, indent=2) + "\n"
+        if self.markdown is not None:
+            with atomic_path(Path(self.markdown)) as temporary:
+                temporary.write_text(comparison(reports, style="markdown") + "\n")
         if self.json == "-":
             sys.stdout.write(text)
             return
         if self.json is not None:
-            from ..inference.streams import atomic_path
-
             with atomic_path(Path(self.json)) as temporary:
                 temporary.write_text(text)
-        print(f"Model: {model_name(self.model)}\n")
-        print(report.to_table())
+        if len(reports) > 1:
+            print(comparison(reports))
+            return
+        for name, report in reports.items():
+            print(f"Model: {name}\n")
+            print(report.to_table())
 
 
-class _Batch(NamedTuple):
-    p2d: Tensor
-    visible: Tensor
-    target: Tensor
-    actions: list[str]
-
-
-def evaluate_cmu17(
-    model: PoseModel,
-    data: CMU17,
-    protocol: Protocol,
-    *,
-    batch_size: int = 64,
-    device: str = "cpu",
-) -> Report:
-    """Evaluate a model on CMU17 as a protocol says, batch by batch.
-
-    Hidden joints depend on the protocol's seed only, not on stride or batch size.
+def evaluation_set(
+    name: str, protocol: Protocol, folder: Path | None, bodies: dict[str, Any] | None = None
+) -> EvaluationSet:
+    """The data set that a named protocol measures on.
 
     Args:
-        model: For instance a `ProPose`.
-        data: A split.
-        protocol: Says what is measured; its `num_views` is 4.
-        batch_size: Poses at once.
-        device: Where the model is.
+        name: Name of the protocol.
+        protocol: Says which split, 2D and stride.
+        folder: Where the data set's files are; None for CMU17, which ships.
+        bodies: SMPL bodies for `"m"` and `"f"`, for 3DPW.
 
-    Returns:
-        The report.
+    Raises:
+        InputError: If the folder is missing or the 2D is not to be had.
     """
-    import torch
+    from ..evaluation import ClipSet, CMU17Set
 
-    from ..data.cmu17 import FOCAL
-    from ..evaluation import Evaluator
+    kind, stride = protocol.keypoints, protocol.frame_stride
+    if name == "cmu17":
+        from ..data.cmu17 import load_cmu17
 
-    evaluator = Evaluator(protocol)
-    focal = FOCAL * _HALF_WIDTH
-    total = -(-len(data) // protocol.frame_stride) * 4
-    torch.manual_seed(protocol.seed)
-    with progress(None, total=total, unit="pose") as bar, torch.no_grad():
-        for batch in _batches(data, protocol, batch_size):
-            p2d, visible = batch.p2d.to(device), batch.visible.to(device)
-            law = model.conditional(
-                torch.where(visible[..., None], p2d, torch.nan),
-                visible.to(p2d.dtype),
-                focal=focal if protocol.intrinsics == "known" else None,
-            )
-            draw = law.sample if protocol.samples == "law" else law.hypotheses
-            evaluator.update(
-                draw((protocol.num_samples,)),
-                law.point_estimate,
-                batch.target.to(device),
-                visible,
-                p2d=p2d,
-                focal=focal,
-                group=batch.actions,
-            )
-            bar.update(len(p2d))
-    return evaluator.report()
+        if kind not in ("exact", "noisy"):
+            raise InputError(f"expected --kind of exact or noisy for cmu17, got {kind!r}")
+        if kind == "noisy" and protocol.split == "train":
+            raise InputError("split train ships no detector noise: use --kind exact")
+        return CMU17Set(load_cmu17(protocol.split), kind, stride)
+    if folder is None:
+        raise InputError(f"{protocol.dataset} does not ship: expected --data DIR, got none")
+    place = folder
+    from ..pose.skeleton import H36M_17, MPI_INF_3DHP_17
 
+    if name in ("h36m-p1", "h36m-p2"):
+        from ..data.h36m import read_h36m
 
-def _batches(data: CMU17, protocol: Protocol, batch_size: int) -> Iterator[_Batch]:
-    import torch
+        return ClipSet(
+            *(protocol.dataset, protocol.split, kind, H36M_17),
+            read=lambda: read_h36m(place, detections=kind),
+            stride=stride,
+        )
+    expected = "gt" if name == "3dhp" else "detected"
+    if kind != expected:
+        raise InputError(f"expected --kind {expected} for {name}, got {kind!r}")
+    if name == "3dhp":
+        from ..data.mpi_inf_3dhp import read_mpi_inf_3dhp_test
 
-    stride, hide = protocol.frame_stride, protocol.hidden_joints or 0
-    generator = torch.Generator().manual_seed(protocol.seed)
-    order = torch.rand(len(data), 4, 17, generator=generator).argsort(-1)
-    p2d = data.p2d(protocol.keypoints)[::stride].flatten(0, 1) * _HALF_WIDTH
-    target = data.p3d()[::stride].flatten(0, 1)
-    visible = (order >= hide)[::stride].flatten(0, 1)
-    actions = [action for action in data.action_of_frames()[::stride] for _ in range(4)]
-    for start in range(0, len(p2d), batch_size):
-        part = slice(start, start + batch_size)
-        yield _Batch(p2d[part], visible[part], target[part], actions[part])
+        return ClipSet(
+            *(protocol.dataset, protocol.split, kind, MPI_INF_3DHP_17),
+            read=lambda: read_mpi_inf_3dhp_test(place),
+            stride=stride,
+        )
+    from ..data.threedpw import read_3dpw
+
+    split: Any = protocol.split
+    return ClipSet(
+        *(protocol.dataset, protocol.split, kind, H36M_17),
+        read=lambda: read_3dpw(place, split=split, bodies=bodies),
+        stride=stride,
+    )

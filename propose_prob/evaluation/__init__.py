@@ -19,6 +19,7 @@ from propose_prob.evaluation.coverage import (
     Ranks,
     rank_among,
 )
+from propose_prob.evaluation.dataset import ClipSet, CMU17Set, EvaluationSet
 from propose_prob.evaluation.errors import (
     auc,
     best_of,
@@ -32,8 +33,18 @@ from propose_prob.evaluation.errors import (
     pve,
 )
 from propose_prob.evaluation.estimates import coordinate_median, estimate, geometric_median
+from propose_prob.evaluation.metrics import METRICS, Metric, Metrics
 from propose_prob.evaluation.motion import Motion, MotionErrors, acceleration_error, mpjve
-from propose_prob.evaluation.protocols import Evaluator, Metrics, Protocol, Report
+from propose_prob.evaluation.prepare import Condition, Prepared, prepare
+from propose_prob.evaluation.protocol import PROTOCOLS, Protocol
+from propose_prob.evaluation.protocols import Evaluator
+from propose_prob.evaluation.recalibrate import (
+    RecalibratedModel,
+    RecalibrationReport,
+    recalibrate,
+)
+from propose_prob.evaluation.reports import Report
+from propose_prob.evaluation.run import comparison, evaluate
 from propose_prob.evaluation.scores import (
     EnergyScores,
     crps,
@@ -44,6 +55,20 @@ from propose_prob.evaluation.scores import (
 from propose_prob.evaluation.sharpness import SpreadError, SpreadErrorHistogram
 
 __all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "CMU17Set",
+    "ClipSet",
+    "Condition",
+    "EvaluationSet",
+    "Metric",
+    "Prepared",
+    "RecalibratedModel",
+    "RecalibrationReport",
+    "comparison",
+    "evaluate",
+    "prepare",
+    "recalibrate",
     "LEVELS",
     "Calibration",
     "CalibrationCurve",

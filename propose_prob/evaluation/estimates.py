@@ -73,7 +73,8 @@ def geometric_median(samples: Tensor, *, steps: int = 64, tolerance: float = 1e-
     Args:
         samples: ``(S, ..., J, 3)``, any unit.
         steps: Most iterations.
-        tolerance: Stops when no joint moves by more than this share of its spread.
+        tolerance: A joint that moves by less than this share of its spread is done: its answer does
+            not depend on who shares the batch.
 
     Returns:
         Poses ``(..., J, 3)``, same unit.
@@ -88,6 +89,7 @@ def geometric_median(samples: Tensor, *, steps: int = 64, tolerance: float = 1e-
     point = coordinate_median(samples)
     spread = (samples - samples.mean(0)).square().sum(-1).mean(0).sqrt()
     tiny = torch.finfo(samples.dtype).tiny
+    done = torch.zeros_like(spread, dtype=torch.bool)
     for _ in range(steps):
         gap = samples - point
         distance = torch.linalg.vector_norm(gap, dim=-1)
@@ -99,8 +101,9 @@ def geometric_median(samples: Tensor, *, steps: int = 64, tolerance: float = 1e-
         # As many samples as lie here hold the point back; only a stronger pull moves it.
         held = (here.sum(0) / strength.clamp_min(tiny)).clamp(max=1)
         step = (1 - held)[..., None] * pull / total.clamp_min(tiny)[..., None]
-        point = point + step
-        if bool((torch.linalg.vector_norm(step, dim=-1) <= tolerance * spread).all()):
+        point = torch.where(done[..., None], point, point + step)
+        done = done | (torch.linalg.vector_norm(step, dim=-1) <= tolerance * spread)
+        if bool(done.all()):
             break
     return point
 

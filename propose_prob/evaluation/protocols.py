@@ -8,17 +8,24 @@ and spread, under the protocol that fixes everything a number depends on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from propose_prob.evaluation.calibration import CalibrationCurve, calibration_hits
-from propose_prob.evaluation.errors import best_of, mpjpe, pa_mpjpe
-from propose_prob.evaluation.reports import Metrics, Protocol, Report
-from propose_prob.evaluation.scores import check_samples, energy_scores, joint_spread
-from propose_prob.pose.camera import project, root_translation
+from propose_prob.evaluation.columns import columns, curve, reprojection
+from propose_prob.evaluation.coverage import PITHistogram
+from propose_prob.evaluation.errors import joint_errors
+from propose_prob.evaluation.metrics import Metrics
+from propose_prob.evaluation.motion import MotionErrors
+from propose_prob.evaluation.protocol import Protocol
+from propose_prob.evaluation.reports import Report
+from propose_prob.evaluation.scores import check_samples, joint_spread, nll_per_coordinate
+from propose_prob.evaluation.sharpness import SpreadErrorHistogram
+from propose_prob.pose.skeleton import Skeleton
 
-__all__ = ["Evaluator", "Metrics", "Protocol", "Report"]
+__all__ = ["Evaluator"]
 
 _MM_PER_METRE = 1000.0
 _ROOT_TOLERANCE = 1e-5
@@ -32,6 +39,9 @@ class Evaluator:
 
     Args:
         protocol: What is measured; every batch is checked against it.
+        skeleton: Joint set of the poses, for the lengths of bones; without it there are none. Where
+            the protocol names joints, poses hold these of the set (the root first, if it is not
+            counted).
 
     Example:
         >>> import torch
@@ -46,11 +56,17 @@ class Evaluator:
         0.0
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, *, skeleton: Skeleton | None = None) -> None:
         self.protocol = protocol
+        self.skeleton = skeleton
         self._total = _Totals(protocol)
         self._groups: dict[str, _Totals] = {}
         self._style: tuple[bool, bool] | None = None
+        self._pit = PITHistogram(protocol.num_joints, seed=protocol.seed)
+        self._sharpness = SpreadErrorHistogram()
+        self._motion = MotionErrors(step=protocol.frame_stride)
+        self._counts: list[int] = []
+        self._curve = torch.zeros(0, dtype=torch.float64)
 
     @torch.no_grad()
     def update(
@@ -63,6 +79,9 @@ class Evaluator:
         p2d: Tensor | None = None,
         focal: float | Tensor | None = None,
         group: Sequence[str] | None = None,
+        sequence: Sequence[str] | None = None,
+        frame: Tensor | None = None,
+        log_prob: Tensor | None = None,
     ) -> None:
         """Add a batch of items.
 
@@ -75,7 +94,10 @@ class Evaluator:
             p2d: The 2D pose as given to the law, ``(B, J, 2)``, relative to the principal point;
                 hidden joints may hold anything. None leaves the reprojection out.
             focal: Focal length in the unit of ``p2d``, one number or ``(B,)``.
-            group: An action label per item, for the mean over actions.
+            group: A label per item, for the mean over actions (or what the protocol groups by).
+            sequence: Label of each item's sequence, for errors over time.
+            frame: Frame number of each item in its sequence, ``(B,)`` integers.
+            log_prob: Log-density of the true poses, ``(B,)``, nats, metres.
 
         Raises:
             ValueError: If shapes disagree with the protocol or each other, a pose is not
@@ -87,16 +109,23 @@ class Evaluator:
         p2d = None if p2d is None else p2d.to(samples)
         visible = visible.to(samples.device, torch.bool)
         self._check(samples, point, target, visible, p2d, focal, group)
-        columns = self._columns(samples, point, target, visible)
+        table_of = columns(samples, point, target, visible, self.protocol, self.skeleton)
         if p2d is not None and focal is not None:
-            columns["reprojection"] = _reprojection(samples, p2d, focal, visible)
-        table = torch.stack([torch.stack(pair) for pair in columns.values()]).cpu().double()
+            table_of["reprojection"] = reprojection(samples, p2d, focal, visible)
+        if log_prob is not None:
+            value = nll_per_coordinate(log_prob.to(samples), self.protocol.num_joints)
+            table_of["nll"] = (value, torch.ones_like(value))
+        self._add_shapes(samples, target)
+        if sequence is not None and frame is not None:
+            chosen = list(self.protocol.counted_joints)
+            self._motion.update(point[:, chosen], target[:, chosen], sequence, frame)
+        table = torch.stack([torch.stack(pair) for pair in table_of.values()]).cpu().double()
         hits, seen = calibration_hits(samples, target).cpu(), visible.cpu()
-        self._total.add(list(columns), table, hits, seen)
+        self._total.add(list(table_of), table, hits, seen)
         for label in sorted(set(group or ())):
             rows = torch.tensor([i for i, other in enumerate(group or ()) if other == label])
             totals = self._groups.setdefault(label, _Totals(self.protocol))
-            totals.add(list(columns), table[..., rows], hits[:, rows], seen[rows])
+            totals.add(list(table_of), table[..., rows], hits[:, rows], seen[rows])
 
     def report(self) -> Report:
         """Sum up everything added so far.
@@ -110,49 +139,60 @@ class Evaluator:
         return Report(
             protocol=self.protocol,
             num_items=self._total.items,
-            items=self._total.metrics(),
+            items=self._items(),
             actions=_macro(list(by_action.values())) if by_action else None,
             by_action={label: totals.metrics() for label, totals in by_action.items()},
             action_items={label: totals.items for label, totals in by_action.items()},
-            calibration={name: curve.result() for name, curve in self._total.curves.items()},
+            calibration={name: line.compute() for name, line in self._total.curves.items()},
+            best_of={
+                m: value / self._total.items
+                for m, value in zip(self._counts, self._curve.tolist(), strict=True)
+            },
+            pit=self._pit.compute(),
+            coverage=self._pit.coverage(),
+            sharpness=self._sharpness.compute(),
         )
 
-    def _columns(
-        self, samples: Tensor, point: Tensor, target: Tensor, visible: Tensor
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per-item sums and weights of every metric that is a weighted mean, in mm."""
-        protocol = self.protocol
-        counted = list(protocol.counted_joints)
-        free = [j for j in range(protocol.num_joints) if j != protocol.root]
-        truth, scale = target[:, counted], protocol.procrustes == "similarity"
-        hypotheses = samples[:, :, counted]
-        distance = mpjpe(hypotheses, truth)
-        aligned = pa_mpjpe(hypotheses, truth, scale=scale)
-        centre = hypotheses.mean(0)
-        energy = energy_scores(samples, target)
-        # Ten hypotheses cannot be had from fewer samples: the row stays empty.
-        nothing = torch.full_like(distance[0], torch.nan)
-        ten = protocol.num_samples >= 10
-        means = {
-            "point_mpjpe": mpjpe(point[:, counted], truth),
-            "point_pa_mpjpe": pa_mpjpe(point[:, counted], truth, scale=scale),
-            "mean_mpjpe": mpjpe(centre, truth),
-            "mean_pa_mpjpe": pa_mpjpe(centre, truth, scale=scale),
-            "sample_mpjpe": distance[0],
-            "sample_pa_mpjpe": aligned[0],
-            "best10_mpjpe": best_of(distance, 10) if ten else nothing,
-            "best10_pa_mpjpe": best_of(aligned, 10) if ten else nothing,
-            "best_mpjpe": best_of(distance, protocol.num_samples),
-            "best_pa_mpjpe": best_of(aligned, protocol.num_samples),
-            "energy_joint": energy.joints[:, counted].mean(-1),
-            "energy_pose": energy.pose,
-        }
-        one = torch.ones_like(distance[0])
-        columns = {name: (_MM_PER_METRE * value, one) for name, value in means.items()}
-        spread, seen = _MM_PER_METRE * joint_spread(samples)[:, free], visible[:, free]
-        for name, mask in (("spread_seen", seen), ("spread_hidden", ~seen)):
-            columns[name] = ((spread * mask).sum(-1), mask.sum(-1).to(one.dtype))
-        return columns
+    def _items(self) -> Metrics:
+        sharpness, motion = self._sharpness.compute(), self._motion.compute()
+        return replace(
+            self._total.metrics(),
+            spearman=sharpness.spearman,
+            ause=sharpness.ause,
+            velocity=_MM_PER_METRE * motion.velocity,
+            acceleration=_MM_PER_METRE * motion.acceleration,
+        )
+
+    def merge(self, other: Evaluator) -> None:
+        """Add what another process evaluated under the same protocol.
+
+        Raises:
+            ValueError: If the protocols differ, or one has 2D or labels and the other has not.
+        """
+        if other.protocol != self.protocol:
+            raise ValueError("expected an evaluation under the same protocol to merge")
+        if None not in (self._style, other._style) and self._style != other._style:
+            raise ValueError("expected p2d and group in every batch or in none, got a mixture")
+        self._style = self._style or other._style
+        self._total.merge(other._total)
+        for label, totals in other._groups.items():
+            self._groups.setdefault(label, _Totals(self.protocol)).merge(totals)
+        self._pit.merge(other._pit)
+        self._sharpness.merge(other._sharpness)
+        self._motion.merge(other._motion)
+        if len(other._curve):
+            self._counts = other._counts
+            self._curve = other._curve + (self._curve if len(self._curve) else 0)
+
+    def _add_shapes(self, samples: Tensor, target: Tensor) -> None:
+        """Add to what is no mean over items: PIT, sharpness, the curve of the best of m."""
+        free = [j for j in range(self.protocol.num_joints) if j != self.protocol.root]
+        self._pit.update(samples, target)
+        error = joint_errors(samples.mean(0), target)[:, free]
+        self._sharpness.update(joint_spread(samples)[:, free], error)
+        self._counts, values = curve(samples, target, self.protocol)
+        total = values.sum(1).cpu().double()
+        self._curve = self._curve + total if len(self._curve) else total
 
     def _check(
         self,
@@ -198,7 +238,8 @@ class Evaluator:
 
     def _check_hidden(self, visible: Tensor) -> None:
         want = self.protocol.hidden_joints
-        if want is None:
+        # Joints that are not evaluated may be among the hidden ones.
+        if want is None or self.protocol.joints:
             return
         wrong = ((~visible).sum(-1) != want).nonzero()
         if len(wrong):
@@ -245,9 +286,16 @@ class _Totals:
         for name, mask in zip(_SUBSETS, (None, seen, ~seen), strict=True):
             self.curves[name].add_hits(hits, mask)
 
+    def merge(self, other: _Totals) -> None:
+        self.items += other.items
+        for name, pair in other.sums.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(pair)) + pair
+        for name, line in other.curves.items():
+            self.curves[name].merge(line)
+
     def metrics(self) -> Metrics:
         means = {name: (total / weight).item() for name, (total, weight) in self.sums.items()}
-        return Metrics.build(means, {name: c.result() for name, c in self.curves.items()})
+        return Metrics.build(means, {name: c.compute() for name, c in self.curves.items()})
 
 
 def _macro(groups: list[_Totals]) -> Metrics:
@@ -260,24 +308,3 @@ def _macro(groups: list[_Totals]) -> Metrics:
         name: CalibrationCurve.balanced(group.curves[name] for group in groups) for name in _SUBSETS
     }
     return Metrics.build(means, curves)
-
-
-def _reprojection(
-    samples: Tensor, p2d: Tensor, focal: float | Tensor, visible: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean 2D distance of all hypotheses on visible joints, and which items could be placed."""
-    length = torch.as_tensor(focal, dtype=samples.dtype, device=samples.device)
-    length = length.expand(samples.shape[1])[:, None, None]
-    # Only two distinct image points fix a translation; other poses are left out, not guessed.
-    seen = visible[..., None]
-    extent = torch.where(seen, p2d, -torch.inf).amax(-2) - torch.where(seen, p2d, torch.inf).amin(
-        -2
-    )
-    placed = (extent > 0).any(-1)
-    samples, p2d, length, seen = samples[:, placed], p2d[placed], length[placed], visible[placed]
-    shift = root_translation(samples, p2d, focal=length, visible=seen)
-    image = project(samples + shift[..., None, :], focal=length)
-    distance = torch.linalg.vector_norm(image - p2d, dim=-1)
-    error = torch.zeros(len(placed), dtype=samples.dtype, device=samples.device)
-    error[placed] = (torch.where(seen, distance, 0).sum(-1) / seen.sum(-1)).mean(0)
-    return error, placed.to(samples.dtype)

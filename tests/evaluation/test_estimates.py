@@ -60,6 +60,14 @@ def test_samples_in_one_place_stay_there():
     torch.testing.assert_close(geometric_median(x), x[0])
 
 
+def test_nobody_in_the_batch_changes_anothers_answer():
+    x = draw(3)
+    x[:, 1] *= 1e3
+    torch.testing.assert_close(
+        geometric_median(x)[:1], geometric_median(x[:, :1]), rtol=0, atol=1e-12
+    )
+
+
 @settings(max_examples=15)
 @given(seed=seeds)
 def test_order_and_rotation_do_not_matter(seed):

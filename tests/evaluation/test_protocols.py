@@ -9,7 +9,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
-from propose_prob.evaluation import CalibrationCurve, Evaluator, Metrics, Protocol, pa_mpjpe
+from propose_prob.evaluation import (
+    METRICS,
+    PROTOCOLS,
+    CalibrationCurve,
+    Evaluator,
+    Metrics,
+    MotionErrors,
+    Protocol,
+    SpreadErrorHistogram,
+    auc,
+    bone_pairs,
+    bone_symmetry,
+    bone_variation,
+    cps,
+    crps,
+    estimate,
+    joint_errors,
+    joint_spread,
+    mpjpe,
+    n_mpjpe,
+    pa_mpjpe,
+    pck,
+)
+from propose_prob.pose.align import procrustes
+from propose_prob.pose.skeleton import H36M_17
 
 PROTOCOL = Protocol(
     "toy",
@@ -164,8 +188,8 @@ def test_calibration_is_that_of_its_own_module_without_the_root():
         part = None if mask is None else mask[:, 1:]
         curve.update(batch["samples"][:, :, 1:], batch["target"][:, 1:], part)
         field = "ece" if name == "all" else f"ece_{name}"
-        assert getattr(report.items, field) == pytest.approx(curve.result().error)
-        assert getattr(report.items, f"{field}_signed") == pytest.approx(curve.result().signed)
+        assert getattr(report.items, field) == pytest.approx(curve.compute().error)
+        assert getattr(report.items, f"{field}_signed") == pytest.approx(curve.compute().signed)
         assert report.calibration[name].frequencies[:, 0].isnan().all()
 
 
@@ -177,9 +201,13 @@ def test_means_over_actions_weigh_actions_equally():
         for label in ("walk", "sit", "run")
     }
     for label, other in alone.items():
-        assert close(report.by_action[label], other.items)
+        # Ranks are over all poses, not within a group.
+        expected = replace(other.items, spearman=math.nan, ause=math.nan)
+        assert close(report.by_action[label], expected)
     for field in fields(Metrics):
-        if not field.name.startswith("ece"):
+        # Rank correlation and errors over time are of all poses, not of groups.
+        over_all = ("spearman", "ause", "velocity", "acceleration", "bone", "nll")
+        if not field.name.startswith(("ece", *over_all)):
             values = np.array([getattr(other.items, field.name) for other in alone.values()])
             assert getattr(report.actions, field.name) == pytest.approx(np.nanmean(values))
     assert report.action_items == {"walk": 6, "sit": 3, "run": 1}
@@ -273,12 +301,13 @@ def test_a_focal_length_per_item():
 def test_table_prints_the_protocol_first_and_lines_up():
     report = evaluate(data())
     table = report.to_table()
-    assert table.startswith("Protocol: toy, split test: exact 2D")
+    assert table.startswith("Protocol: custom. toy, split test: exact 2D")
     head, *blocks = table.split("\n\n")
-    assert " ".join(head.split()).removeprefix("Protocol: ") == PROTOCOL.describe()
+    assert " ".join(head.split()).removeprefix("Protocol: custom. ") == PROTOCOL.describe()
     assert all(len(line) <= 100 for line in table.splitlines())
     for block in blocks:
-        assert len({len(line) for line in block.splitlines()}) == 1
+        lines = [line for line in block.splitlines() if not line.startswith("Central")]
+        assert len({len(line) for line in lines}) == 1
     for phrase in (
         "best of 12",
         "one random sample",
@@ -293,7 +322,8 @@ def test_table_prints_the_protocol_first_and_lines_up():
 def test_json_holds_everything():
     report = evaluate(data())
     content = json.loads(report.to_json())
-    assert content["items"] == pytest.approx(asdict(report.items))
+    measured = {k: v for k, v in asdict(report.items).items() if not math.isnan(v)}
+    assert {k: v for k, v in content["items"].items() if v is not None} == pytest.approx(measured)
     assert content["protocol"]["num_samples"] == 12
     assert content["protocol"]["description"] == PROTOCOL.describe()
     assert content["by_action"]["walk"]["num_items"] == 6
@@ -316,6 +346,12 @@ def test_json_holds_everything():
         ({"num_samples": 50}, "50 samples of the law"),
         ({"point": "the exact mode"}, "estimate is the exact mode"),
         ({"keypoint_unit": "half widths"}, "(half widths)"),
+        ({"min_joints": 5}, "at least 5 joints were seen"),
+        ({"averaging": "groups"}, "every action weighs the same"),
+        ({"grouping": "setting"}, "groups are by setting"),
+        ({"pck_threshold": 100.0}, "nearer than 100 mm"),
+        ({"calibrated": False}, "as trained, without recalibration"),
+        ({"num_views": None}, "views as the data have them"),
     ],
 )
 def test_description_tells_every_choice(change, phrase):
@@ -326,13 +362,15 @@ def test_description_tells_every_choice(change, phrase):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keypoints": "detected"}, "keypoints to be one of"),
         ({"samples": "mode"}, "samples to be one of"),
         ({"unit": "cm"}, "unit to be one of"),
         ({"num_samples": 1}, "num_samples >= 2, got 1"),
         ({"frame_stride": 0}, "frame_stride >= 1"),
         ({"root": 6}, "0 <= root < 6"),
         ({"hidden_joints": 7}, "0 <= hidden_joints <= 6"),
+        ({"averaging": "frames"}, "averaging to be one of"),
+        ({"num_views": 0}, "num_views >= 1"),
+        ({"joints": ("Head",)}, "num_joints 1, the joints named, got 6"),
     ],
 )
 def test_wrong_protocol_is_named(change, message):
@@ -375,6 +413,96 @@ def test_wrong_batch_is_named(change, message):
 def test_hidden_joints_must_be_those_of_the_protocol():
     with pytest.raises(ValueError, match="expected 2 hidden joints per pose"):
         evaluate(data(), protocol=replace(PROTOCOL, hidden_joints=2))
+
+
+def test_other_metrics_are_those_of_their_own_modules():
+    batch = data()
+    frame = torch.arange(10)
+    evaluator = Evaluator(PROTOCOL)
+    evaluator.update(
+        *(batch[key] for key in ("samples", "point", "target", "visible")),
+        sequence=["a"] * 10,
+        frame=frame,
+        log_prob=torch.full((10,), -30.0),
+    )
+    items, report = evaluator.report().items, evaluator.report()
+    samples, point, target = batch["samples"], batch["point"], batch["target"]
+    best = samples[mpjpe(samples, target).argmin(0), torch.arange(10)]
+    motion = MotionErrors()
+    motion.update(point, target, ["a"] * 10, frame)
+    sharpness = SpreadErrorHistogram()
+    sharpness.update(joint_spread(samples)[:, 1:], joint_errors(samples.mean(0), target)[:, 1:])
+    expected = {
+        "median_mpjpe": 1e3 * mpjpe(estimate(samples, "median"), target),
+        "geometric_mpjpe": 1e3 * mpjpe(estimate(samples, "geometric_median"), target),
+        "geometric_pa_mpjpe": 1e3 * pa_mpjpe(estimate(samples, "geometric_median"), target),
+        "point_n_mpjpe": 1e3 * n_mpjpe(point, target),
+        "point_pck": pck(point, target, threshold=0.15),
+        "point_auc": auc(point, target),
+        "point_cps": cps(procrustes(point, target), target),
+        "best_pck": pck(best, target, threshold=0.15),
+        "best_auc": auc(best, target),
+        "best_cps": cps(procrustes(best, target), target),
+        "crps_z": 1e3 * crps(samples, target)[..., 2],
+        "nll": torch.tensor(30.0 / 15),
+        "velocity": torch.tensor(1e3 * motion.compute().velocity),
+        "acceleration": torch.tensor(1e3 * motion.compute().acceleration),
+        "spearman": torch.tensor(sharpness.compute().spearman),
+        "ause": torch.tensor(sharpness.compute().ause),
+    }
+    for name, value in expected.items():
+        assert getattr(items, name) == pytest.approx(float(value.double().mean())), name
+    assert list(report.best_of) == [1, 2, 5, 10, 12]
+    assert report.best_of[12] == pytest.approx(items.best_mpjpe)
+    assert report.best_of[10] == pytest.approx(items.best10_mpjpe)
+
+
+def test_bones_of_the_evaluated_joints():
+    protocol = replace(PROTOCOLS["3dhp"], num_samples=12)
+    batch = data(joints=15)
+    evaluator = Evaluator(protocol, skeleton=H36M_17)
+    evaluator.update(*(batch[key] for key in ("samples", "point", "target", "visible")))
+    items = evaluator.report().items
+    whole = torch.full((12, 10, 17, 3), torch.nan, dtype=torch.float64)
+    whole[:, :, [0, *(H36M_17.index(name) for name in protocol.joints)]] = batch["samples"]
+    left_out = {H36M_17.index(name) for name in ("Spine", "Neck/Nose")}
+    bones = [bone for bone in H36M_17.bones if not left_out & set(bone)]
+    assert items.bone_variation == pytest.approx(float(1e3 * bone_variation(whole, bones).mean()))
+    point = torch.full((10, 17, 3), torch.nan, dtype=torch.float64)
+    point[:, [0, *(H36M_17.index(name) for name in protocol.joints)]] = batch["point"]
+    symmetry = 1e3 * bone_symmetry(point, bone_pairs(H36M_17)).mean()
+    assert items.bone_symmetry == pytest.approx(float(symmetry))
+
+
+def test_processes_are_merged():
+    batch = data()
+    one, two = Evaluator(PROTOCOL), Evaluator(PROTOCOL)
+    for evaluator, rows in ((one, range(4)), (two, range(4, 10))):
+        part = take(batch, rows)
+        evaluator.update(
+            *(part[key] for key in ("samples", "point", "target", "visible")),
+            p2d=part["p2d"],
+            focal=FOCAL,
+            group=part["group"],
+        )
+    one.merge(two)
+    merged, whole = one.report(), evaluate(batch)
+    assert close(merged.items, whole.items) and close(merged.actions, whole.actions)
+    assert merged.num_items == 10 and merged.best_of == pytest.approx(whole.best_of)
+    assert merged.coverage.counts.tolist() == [10] * 6
+    with pytest.raises(ValueError, match="same protocol"):
+        one.merge(Evaluator(replace(PROTOCOL, seed=1)))
+
+
+def test_every_metric_has_a_label_and_every_protocol_shows_some():
+    assert set(METRICS) == {field.name for field in fields(Metrics)}
+    for name, protocol in PROTOCOLS.items():
+        assert protocol.name == name
+        assert set(protocol.headline) <= set(METRICS)
+        # A minimum over samples never stands alone.
+        assert {"energy_joint", "ece", "ece_signed"} <= set(protocol.headline)
+        assert any(metric.startswith("point") for metric in protocol.headline)
+        assert all(joint in H36M_17.joint_names for joint in protocol.joints)
 
 
 def test_an_empty_evaluation_has_no_report():
