@@ -19,7 +19,7 @@ ALLOWED = {
     "devices": FOUNDATION,
     "_zuko": set(),
     "_unpickle": FOUNDATION,
-    "networks": set(),
+    "networks": FOUNDATION,
     "pose": FOUNDATION,
     "transforms": FOUNDATION | {"_zuko"},
     "distributions": FOUNDATION | {"pose", "transforms"},
