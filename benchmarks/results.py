@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from propose_prob import ProPose, load
-from propose_prob.cli.evaluate import evaluate_cmu17
 from propose_prob.data.cmu17 import FOCAL, load_cmu17
-from propose_prob.evaluation import Protocol
+from propose_prob.evaluation import PROTOCOLS, CMU17Set, evaluate
 from propose_prob.pose.skeleton import H36M_17
 
 SPLITS = ("val", "test_seen", "test_subject03")
@@ -26,10 +25,9 @@ SPLITS = ("val", "test_seen", "test_subject03")
 
 def accuracy(model: ProPose, split: str, stride: int, **fields: Any) -> dict[str, Any]:
     """One row: everything of a report's item means."""
-    protocol = Protocol(
-        "CMU17", split, num_samples=200, samples="law", frame_stride=stride, **fields
-    )
-    report = evaluate_cmu17(model, load_cmu17(split), protocol)
+    protocol = dataclasses.replace(PROTOCOLS["cmu17"], split=split, frame_stride=stride, **fields)
+    data = CMU17Set(load_cmu17(split), protocol.keypoints, stride)
+    report = evaluate(model, data, protocol)
     return {"protocol": protocol.describe(), **dataclasses.asdict(report.items)}
 
 

@@ -176,9 +176,6 @@ def recalibrate(
     fitted = slot if isinstance(slot, Recalibration) else Recalibration(joint_groups(skeleton))
     fitted = fitted.to(device)
     result = model if own else RecalibratedModel(model, fitted)
-    for buffer in (fitted.log_temperature, fitted.slopes, fitted.log_noise):
-        buffer.zero_()
-    fitted.enabled = False
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     runs = [
         _Run(model, data, skeleton, Condition(known, count, seed), batch_size, device)
@@ -186,6 +183,9 @@ def recalibrate(
         for known in _intrinsics(data)
         for count in hidden
     ]
+    for buffer in (fitted.log_temperature, fitted.slopes, fitted.log_noise):
+        buffer.zero_()
+    fitted.enabled = False
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
