@@ -23,6 +23,8 @@ from propose_prob.conditional import (
     ConditionalFlow,
     ConditionalLU,
     FixedPermutation,
+    HomoscedasticGaussian,
+    NoTransform,
     StandardBase,
     VariationalPILGD,
     coupling_stack,
@@ -34,14 +36,23 @@ from propose_prob.distributions import (
     VectorToRotations,
 )
 from propose_prob.models import (
+    ConditionalVAE,
+    DiffusionConfig,
     Evidence,
     LiftingConfig,
     LiftingFlow,
+    MixtureConfig,
+    MixtureDensity,
     ProHMR,
     ProHMRConfig,
     ProPose,
     ProPoseConfig,
+    RegressionBaseline,
+    RegressionConfig,
+    ScoreDiffusion,
+    VariationalConfig,
 )
+from propose_prob.models.baselines import KeypointModel
 from propose_prob.models.discriminator import PoseDiscriminator
 from propose_prob.networks import ResidualMLP
 from propose_prob.transforms import (
@@ -148,6 +159,7 @@ def _transforms() -> dict[str, TransformCase]:
         _pure("chain_foreign", _foreign_chain(), 4, False),
         _lazy("actnorm", ActNorm(4), 4, True, contextual=False),
         _lazy("conditional_lu", ConditionalLU(4), 4, True, contextual=False),
+        _lazy("no_transform", NoTransform(), 4, True, contextual=False),
         _lazy("fixed_permutation", FixedPermutation(5, seed=3), 5, True, contextual=False),
         _lazy("glow_additive", glow_stack(4, CONTEXT, couplings=2, width=12, blocks=1), 4, True),
         _lazy(
@@ -182,7 +194,7 @@ class LawCase:
     """`build(c)` gives the law for a context `(..., context)`.
 
     `exact` is False where `log_prob` is an estimate, `constant` tells whether the mode is known in
-    closed form.
+    closed form, `gradients` whether samples carry them.
     """
 
     name: str
@@ -193,6 +205,7 @@ class LawCase:
     constant: bool = True
     exact: bool = True
     flow: bool = False
+    gradients: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -246,12 +259,13 @@ def base_module(name: str, features: int) -> nn.Module:
         "pilgd": lambda: PILGD(_mlp(features), scale=0.4),
         "variational_pilgd": lambda: VariationalPILGD(_mlp(2 * features)),
         "pagd": lambda: PAGD(_mlp(2 * features)),
+        "homoscedastic": lambda: HomoscedasticGaussian(_mlp(features), features),
         "standard": lambda: StandardBase(features),
     }
     return modules[name]()
 
 
-BASES = ("pilgd", "variational_pilgd", "pagd", "standard")
+BASES = ("pilgd", "variational_pilgd", "pagd", "homoscedastic", "standard")
 
 
 def flow_module(base: str, kind: str, features: int) -> ConditionalFlow:
@@ -351,6 +365,60 @@ def small_prohmr(*, seed: int = 0, **options) -> ProHMR:
     return model
 
 
+BASELINES: dict[str, Callable[[], KeypointModel]] = {
+    "regression": lambda: RegressionBaseline(
+        RegressionConfig(joints=3, width=16, blocks=1, dropout=0.0)
+    ),
+    "mixture": lambda: MixtureDensity(
+        MixtureConfig(joints=3, kernels=3, clamp=1.0, width=16, blocks=1, dropout=0.0)
+    ),
+    "cvae": lambda: ConditionalVAE(
+        VariationalConfig(
+            joints=3, latent=2, context=8, width=16, blocks=1,
+            decoder_width=12, decoder_blocks=1, dropout=0.0,
+        )
+    ),
+    "diffusion": lambda: ScoreDiffusion(
+        DiffusionConfig(
+            joints=3, steps=6, context=8, width=16, blocks=1,
+            denoiser_width=12, denoiser_blocks=1, dropout=0.0,
+        )
+    ),
+}  # fmt: skip
+
+
+def small_baseline(name: str, *, seed: int = 0) -> KeypointModel:
+    """A small model to compare with, with random weights: 3 joints, no dropout."""
+    model = perturbed(BASELINES[name](), seed=seed, scale=0.5)
+    assert isinstance(model, KeypointModel)
+    with torch.no_grad():
+        model.standardiser.shift.copy_(0.3 * randn(6, seed=seed))
+        model.standardiser.log_scale.copy_(0.3 * randn(6, seed=seed + 1) - 1)
+        if isinstance(model, ConditionalVAE):
+            model.log_noise.copy_(torch.tensor([0.1, 0.2]).log())
+    return model
+
+
+def baseline_case(name: str, *, rotated: bool = False) -> LawCase:
+    model = small_baseline(name)
+    rotation = _rotation() if rotated else None
+
+    def build(c: Tensor) -> Distribution:
+        return model.law(Evidence(c, None if rotation is None else rotation.to(c)))
+
+    return LawCase(
+        f"{name}_rotated" if rotated else name,
+        3 * 3 + 2,
+        (3, 3),
+        build,
+        model,
+        constant=name == "regression",
+        exact=name != "cvae",
+        flow=name == "regression",
+        gradients=name != "mixture",
+    )
+
+
 def lifting_case(*, rotated: bool = False) -> LawCase:
     model = small_lifting()
     rotation = _rotation() if rotated else None
@@ -388,7 +456,10 @@ def laws(features: int = 3) -> dict[str, LawCase]:
     cases += [flow_case(base, kind, features) for base, kind in FLOWS]
     cases += [decoded_case(), decoded_case(rotated=True)]
     cases += [lifting_case(), lifting_case(rotated=True), rotations_case()]
+    cases += [baseline_case("regression"), baseline_case("mixture"), baseline_case("cvae")]
+    cases += [baseline_case("mixture", rotated=True)]
     cases += [recalibrated_case(decoded_case()), recalibrated_case(lifting_case())]
+    cases += [recalibrated_case(baseline_case("mixture"))]
     return {case.name: case for case in cases}
 
 
@@ -398,6 +469,11 @@ EXACT_LAWS = {name: case for name, case in LAWS.items() if case.exact}
 #: Laws of vectors, each the answer of its module to a context.
 VECTOR_LAWS = {name: case for name, case in LAWS.items() if case.build is case.module}
 DECODED_LAWS = {name: case for name, case in LAWS.items() if not case.exact}
+#: Laws that can be sampled but have no density.
+SAMPLED_LAWS = {
+    case.name: case
+    for case in (baseline_case("diffusion"), baseline_case("diffusion", rotated=True))
+}
 
 
 # --- models -------------------------------------------------------------------------------------
@@ -421,6 +497,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "prohmr": small_prohmr,
     "prohmr_standard_base": lambda: small_prohmr(base="standard"),
     "prohmr_custom_encoder": lambda: small_prohmr(encoder="custom"),
+    "regression": lambda: small_baseline("regression"),
+    "mixture": lambda: small_baseline("mixture"),
+    "cvae": lambda: small_baseline("cvae"),
+    "diffusion": lambda: small_baseline("diffusion"),
     "discriminator": lambda: perturbed(PoseDiscriminator(9, 14, code=4, width=16)),
 }
 

@@ -107,12 +107,24 @@ def _parse(args: list[str]) -> _Command:
     if name in commands:
         return _in_one_line(lambda: tyro.cli(commands[name], prog=program, args=args[1:]), program)
     if name == "train":
-        from ..training.run import TrainLifting, TrainProHMR, TrainProPose
+        from ..training.run import (
+            TrainDiffusion,
+            TrainLifting,
+            TrainMixture,
+            TrainProHMR,
+            TrainProPose,
+            TrainRegression,
+            TrainVariational,
+        )
 
         models: dict[str, Any] = {
             "propose": TrainProPose,
             "lifting": TrainLifting,
             "prohmr": TrainProHMR,
+            "regression": TrainRegression,
+            "mixture": TrainMixture,
+            "cvae": TrainVariational,
+            "diffusion": TrainDiffusion,
         }
         return _in_one_line(
             lambda: tyro.extras.subcommand_cli_from_dict(models, prog=program, args=args[1:]),

@@ -7,11 +7,12 @@ from .flow import (
     ConditionalFlow,
     ConditionalLU,
     FixedPermutation,
+    NoTransform,
     Standardiser,
     coupling_stack,
     glow_stack,
 )
-from .gaussian import PAGD, PILGD, StandardBase, VariationalPILGD
+from .gaussian import PAGD, PILGD, HomoscedasticGaussian, StandardBase, VariationalPILGD
 
 __all__ = [
     "PAGD",
@@ -22,6 +23,8 @@ __all__ = [
     "ConditionalFlow",
     "ConditionalLU",
     "FixedPermutation",
+    "HomoscedasticGaussian",
+    "NoTransform",
     "StandardBase",
     "Standardiser",
     "VariationalPILGD",

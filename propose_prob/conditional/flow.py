@@ -15,6 +15,7 @@ from ..transforms import (
     AffineCoupling,
     Chain,
     DiagonalAffine,
+    Identity,
     LULinear,
     Permutation,
     SplineCoupling,
@@ -160,6 +161,14 @@ class FixedPermutation(LazyTransform):
     def forward(self, c: Tensor | None = None) -> Permutation:
         """The transform; the context is ignored."""
         return Permutation(self.order, self.inverse_order)
+
+
+class NoTransform(LazyTransform):
+    """The identity for every context: a flow law that is its base."""
+
+    def forward(self, c: Tensor | None = None) -> Identity:
+        """The transform; the context is ignored."""
+        return Identity()
 
 
 class Standardiser(LazyTransform):

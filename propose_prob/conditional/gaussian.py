@@ -106,6 +106,34 @@ class PAGD(LazyDistribution):
     conditional = forward
 
 
+class HomoscedasticGaussian(LazyDistribution):
+    r"""A regression with a spread of its own for each number, the same for every context.
+
+    .. math:: z \sim N(g(c), \mathrm{diag}(\sigma^2))
+
+    Where `g` is trained by likelihood this is least squares, weighted by the spread that it leaves.
+
+    Args:
+        network: `g`, maps a context `(..., m)` to `(..., d)`.
+        features: `d`.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, network: nn.Module, features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, c: Tensor | None = None) -> Independent:
+        """Law of `z` with event shape `(d,)` and batch shape `(...)` given `(..., m)`."""
+        loc = self.network(_required(c))
+        return diagonal_normal(loc, (self.temperature * self.log_scale.exp()).expand_as(loc))
+
+    conditional = forward
+
+
 class StandardBase(LazyDistribution):
     """`N(0, I)` for every context: the base of ProHMR and of ProPose's Table 5.
 

@@ -1,16 +1,20 @@
 """Laws: ordinary torch and Pyro distributions over latents and poses."""
 
+from .diffusion import DiffusionPoseDistribution, noise_levels
 from .flow import FlowDistribution, diagonal_normal
 from .latent import DecodedPoseDistribution, LogProbEstimate
+from .mixture import PoseMixtureDistribution
 from .pushforward import PushforwardDistribution
 from .recalibrated import RecalibratedDistribution, Recalibration, joint_groups
 from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
 
 __all__ = [
     "DecodedPoseDistribution",
+    "DiffusionPoseDistribution",
     "FlowDistribution",
     "LogProbEstimate",
     "PoseFlowDistribution",
+    "PoseMixtureDistribution",
     "PushforwardDistribution",
     "RecalibratedDistribution",
     "Recalibration",
@@ -18,4 +22,5 @@ __all__ = [
     "VectorToRotations",
     "diagonal_normal",
     "joint_groups",
+    "noise_levels",
 ]

@@ -58,7 +58,6 @@ class RecalibratedDistribution(dist.TorchDistribution):
     """
 
     arg_constraints = {"temperature": constraints.independent(constraints.positive, 1)}
-    has_rsample = True
 
     def __init__(
         self,
@@ -108,8 +107,18 @@ class RecalibratedDistribution(dist.TorchDistribution):
         """The base law's: `"exact"` or `"bound"`."""
         return getattr(self.base_law, "log_prob_kind", "exact")
 
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the base law's samples carry gradients."""
+        return self.base_law.has_rsample
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Poses `sample_shape + batch_shape + (J, 3)`, without gradients."""
+        with torch.no_grad():
+            return self._move(self.base_law.sample(torch.Size(sample_shape)))
+
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Poses `sample_shape + batch_shape + (J, 3)`."""
+        """Poses `sample_shape + batch_shape + (J, 3)`, where the base law has `rsample`."""
         return self._move(self.base_law.rsample(torch.Size(sample_shape)))
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:

@@ -1,5 +1,15 @@
 """Compositions of conditional laws: the models of the papers."""
 
+from .baselines import (
+    ConditionalVAE,
+    DiffusionConfig,
+    MixtureConfig,
+    MixtureDensity,
+    RegressionBaseline,
+    RegressionConfig,
+    ScoreDiffusion,
+    VariationalConfig,
+)
 from .evidence import Evidence, keypoint_evidence
 from .lifter import BodyLifter
 from .lifting import LiftingConfig, LiftingFlow
@@ -9,12 +19,20 @@ from .propose import ProPose, ProPoseConfig
 __all__ = [
     "BodyEstimate",
     "BodyLifter",
+    "ConditionalVAE",
+    "DiffusionConfig",
     "Evidence",
     "LiftingConfig",
     "LiftingFlow",
+    "MixtureConfig",
+    "MixtureDensity",
     "ProHMR",
     "ProHMRConfig",
     "ProPose",
     "ProPoseConfig",
+    "RegressionBaseline",
+    "RegressionConfig",
+    "ScoreDiffusion",
+    "VariationalConfig",
     "keypoint_evidence",
 ]

@@ -20,10 +20,12 @@ from ..data.simulate import Simulator
 from ..data.simulate_body import BodySimulator
 from ..devices import check_device
 from ..errors import InputError
+from ..models.baselines import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
 from ..models.lifting import LiftingFlow
 from ..models.prohmr import ProHMR
 from ..models.propose import ProPose
 from ..weights.store import load, save
+from .baselines import DiffusionTrainer, LikelihoodTrainer, VariationalTrainer
 from .config import (
     BodyTrainConfig,
     LiftingTrainConfig,
@@ -32,6 +34,12 @@ from .config import (
     from_dict,
     read_config,
     to_dict,
+)
+from .config_baselines import (
+    DiffusionTrainConfig,
+    MixtureTrainConfig,
+    RegressionTrainConfig,
+    VariationalTrainConfig,
 )
 from .lifting import LiftingTrainer
 from .loop import HeldOut, Run, Trainer, finish
@@ -169,6 +177,66 @@ class TrainLifting(_TrainLifter):
         simulator, validation = self._data(config)
         model = LiftingFlow(config.model).to(self.device)
         return LiftingTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainRegression(_TrainLifter):
+    """Train the regression baseline: one Gaussian of fixed spread over 3D joints."""
+
+    def default(self) -> RegressionTrainConfig:
+        """The defaults of `RegressionTrainConfig`."""
+        return RegressionTrainConfig()
+
+    def trainer(self, config: RegressionTrainConfig) -> tuple[LikelihoodTrainer, Validation]:
+        """Likelihood and point estimate."""
+        simulator, validation = self._data(config)
+        model = RegressionBaseline(config.model).to(self.device)
+        return LikelihoodTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainMixture(_TrainLifter):
+    """Train the mixture density baseline: a few Gaussian kernels over 3D joints."""
+
+    def default(self) -> MixtureTrainConfig:
+        """The defaults of `MixtureTrainConfig`."""
+        return MixtureTrainConfig()
+
+    def trainer(self, config: MixtureTrainConfig) -> tuple[LikelihoodTrainer, Validation]:
+        """Likelihood and point estimate."""
+        simulator, validation = self._data(config)
+        model = MixtureDensity(config.model).to(self.device)
+        return LikelihoodTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainVariational(_TrainLifter):
+    """Train the variational baseline: a decoded law over 3D joints, normal latent."""
+
+    def default(self) -> VariationalTrainConfig:
+        """The defaults of `VariationalTrainConfig`."""
+        return VariationalTrainConfig()
+
+    def trainer(self, config: VariationalTrainConfig) -> tuple[VariationalTrainer, Validation]:
+        """Evidence lower bound and point estimate."""
+        simulator, validation = self._data(config)
+        model = ConditionalVAE(config.model).to(self.device)
+        return VariationalTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainDiffusion(_TrainLifter):
+    """Train the diffusion baseline: 3D joints denoised in a few steps, no density."""
+
+    def default(self) -> DiffusionTrainConfig:
+        """The defaults of `DiffusionTrainConfig`."""
+        return DiffusionTrainConfig()
+
+    def trainer(self, config: DiffusionTrainConfig) -> tuple[DiffusionTrainer, Validation]:
+        """Denoising and point estimate."""
+        simulator, validation = self._data(config)
+        model = ScoreDiffusion(config.model).to(self.device)
+        return DiffusionTrainer(model, config, simulator, self.device), validation
 
 
 @dataclass(frozen=True)

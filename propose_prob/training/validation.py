@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,12 +12,16 @@ from ..data.cmu17 import CMU17, FOCAL
 from ..data.simulate import Simulator
 from ..evaluation import CalibrationCurve
 from ..models.evidence import Evidence
-from ..models.lifting import LiftingFlow
 from ..models.propose import ProPose
 from .objectives import energy_score
 from .propose import Pairs, prepare
 
-Lifter = ProPose | LiftingFlow
+
+class Lifter(Protocol):
+    """A model whose law over 3D joints can be watched."""
+
+    def law(self, evidence: Evidence) -> Any:
+        """The law given prepared evidence; has `sample` and `point_estimate`."""
 
 
 class Scores(NamedTuple):
@@ -100,7 +104,7 @@ class Validation:
         return Scores(1e3 * float(point) * joints / (joints + 1), 1e3 * float(energy))
 
     def fit(self, model: Lifter) -> None:
-        """Sets the observation noise of a decoded law; an exact one has none."""
+        """Sets ProPose's observation noise; other laws have none, or learned it."""
         if isinstance(model, ProPose):
             self.fit_noise_scale(model)
 
@@ -142,8 +146,13 @@ class Validation:
     def fit_temperature(
         self, model: Lifter, candidates: tuple[float, ...] = (0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1)
     ) -> float:
-        """Sets the base's temperature to the best calibrated candidate, and returns it."""
-        base = model.flow.base
+        """Sets the base's temperature to the best calibrated candidate, and returns it.
+
+        A model without a flow has no such temperature: nothing is set, and 1 is returned.
+        """
+        base = getattr(getattr(model, "flow", None), "base", None)
+        if base is None:
+            return 1.0
 
         def error(temperature: float) -> float:
             base.temperature.fill_(temperature)

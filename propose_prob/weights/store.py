@@ -19,6 +19,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import InputError
+from ..models.baselines import (
+    ConditionalVAE,
+    DiffusionConfig,
+    MixtureConfig,
+    MixtureDensity,
+    RegressionBaseline,
+    RegressionConfig,
+    ScoreDiffusion,
+    VariationalConfig,
+)
 from ..models.lifting import LiftingConfig, LiftingFlow
 from ..models.prohmr import ProHMR, ProHMRConfig
 from ..models.propose import ProPose, ProPoseConfig
@@ -28,6 +38,10 @@ _MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "ProPose": (ProPose, ProPoseConfig),
     "LiftingFlow": (LiftingFlow, LiftingConfig),
     "ProHMR": (ProHMR, ProHMRConfig),
+    "RegressionBaseline": (RegressionBaseline, RegressionConfig),
+    "MixtureDensity": (MixtureDensity, MixtureConfig),
+    "ConditionalVAE": (ConditionalVAE, VariationalConfig),
+    "ScoreDiffusion": (ScoreDiffusion, DiffusionConfig),
 }
 
 Model = TypeVar("Model", bound=nn.Module)

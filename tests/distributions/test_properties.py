@@ -7,7 +7,6 @@ from pyro.distributions.testing.gof import auto_goodness_of_fit
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from scipy import stats
 
-from propose_prob.distributions import PoseFlowDistribution
 from tests.zoo import (
     BASES,
     DECODED_LAWS,
@@ -73,7 +72,8 @@ def test_expand(case, batch, larger):
     x = expanded.sample((2,))
     assert x.shape == (2, *larger, *case.event_shape)
     torch.testing.assert_close(expanded.log_prob(x), law.log_prob(x))
-    assert expanded.rsample().shape == (*larger, *case.event_shape)
+    if case.gradients:
+        assert expanded.rsample().shape == (*larger, *case.event_shape)
     again = expanded.expand((7, *larger))
     assert again.sample().shape == (7, *larger, *case.event_shape)
     if case.constant:
@@ -106,8 +106,10 @@ def test_samples_fit_the_density(case):
     law = case.law()
     x = law.sample((7000,))
     shaped = getattr(law, "base_law", law)
-    flat = shaped.to_pose.inv(x) if isinstance(shaped, PoseFlowDistribution) else x
+    flat = shaped.to_pose.inv(x) if hasattr(shaped, "to_pose") else x
     assert goodness_of_fit(flat, law.log_prob(x)) > FAILURE_RATE
+    if not case.gradients:
+        return  # Mixtures have no base.
     # The base coordinates are independent standard normals.
     z = base_coordinates(law, x)
     for column in z.unbind(-1):
@@ -248,7 +250,7 @@ def test_a_decoded_law_has_no_closed_mode_but_a_point_estimate(case):
 @every_law
 def test_what_a_law_says_it_knows(case):
     law = case.law()
-    assert law.has_rsample
+    assert law.has_rsample is case.gradients
     assert isinstance(law, TorchDistributionMixin)
     assert law.support.event_dim == len(case.event_shape)
     assert law.support.check(law.sample((3,))).all()
@@ -268,6 +270,7 @@ def test_gradients_reach_value_context_and_parameters(case):
     if case.name != "standard":
         assert c.grad.isfinite().all() and (c.grad != 0).any()
         c.grad = None
+    if case.gradients and case.name != "standard":
         case.build(c).rsample((4,)).square().sum().backward()
         assert c.grad.isfinite().all() and (c.grad != 0).any()
     assert all(p.grad.isfinite().all() for p in case.module.parameters() if p.grad is not None)
@@ -295,8 +298,10 @@ def test_float32(case):
     # The zoo's modules are shared: give the dtype back.
     try:
         law32 = (module.float(), case.build(c.float()))[1]
-        for value in (law32.sample((2,)), law32.rsample(), law32.log_prob(x.float())):
+        for value in (law32.sample((2,)), law32.log_prob(x.float())):
             assert value.dtype == torch.float32
+        if case.gradients:
+            assert law32.rsample().dtype == torch.float32
         log_prob32 = law32.log_prob(x.float())
         if case.flow:
             assert law32.rsample_and_log_prob()[1].dtype == torch.float32

@@ -16,6 +16,7 @@ from propose_prob.models import (
     ProPoseConfig,
     keypoint_evidence,
 )
+from propose_prob.models.baselines import ConditionalVAE, KeypointModel
 from propose_prob.models.discriminator import PoseDiscriminator
 from tests.zoo import MODELS, PROPOSE_VARIANTS, SHAPES, randn, small_propose
 
@@ -40,12 +41,30 @@ def answer(model):
     if isinstance(model, LiftingFlow):
         law = model.conditional(randn(5, 3, 2))
         return torch.cat([law.centre.flatten(), law.log_prob(randn(5, 3, 3, seed=2))])
+    if isinstance(model, KeypointModel):
+        return baseline_answer(model)
     features = keypoint_evidence(randn(5, JOINTS, 2), joints=JOINTS).features
     law = model.conditional(randn(5, JOINTS, 2))
     pilgd = model.embed(randn(5, JOINTS - 1, 3, seed=1), features)
     decoded2d = model.decoder2d(model.encoder2d(features))
     density = law.latent.log_prob(randn(5, 3, seed=2))
     parts = (law.point_estimate, density, pilgd.mean, pilgd.stddev, decoded2d, law.scale)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def baseline_answer(model):
+    law = model.conditional(randn(5, 3, 2))
+    parts = [law.point_estimate]
+    if law.log_prob_kind == "none":
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            parts.append(law.rsample((2,)))
+    else:
+        parts.append(law.log_prob(randn(5, 3, 3, seed=2)))
+    if isinstance(model, ConditionalVAE):
+        features = keypoint_evidence(randn(5, 3, 2), joints=3).features
+        recognised = model.embed(randn(5, 2, 3, seed=1), features)
+        parts += [recognised.mean, recognised.stddev]
     return torch.cat([part.flatten() for part in parts])
 
 

@@ -1,0 +1,74 @@
+"""What every baseline has: the encoder, the units, and keypoints in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ...conditional import Standardiser
+from ...distributions import VectorToJoints
+from ..evidence import Evidence, keypoint_evidence
+
+Law = TypeVar("Law", bound=Distribution)
+
+
+class KeypointModel(nn.Module, ABC, Generic[Law]):
+    """A law over 3D joints given 2D keypoints.
+
+    Attributes:
+        config: Sizes and variants, among them `joints`.
+        standardiser: The coordinates' units, set from training data by `fit_standardiser`.
+    """
+
+    config: Any
+    standardiser: Standardiser
+
+    def conditional(
+        self,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> Law:
+        """The law of the 3D pose given 2D keypoints.
+
+        Args:
+            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen.
+            confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
+            focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
+            center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+
+        Returns:
+            A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
+            axes (x right, y down, z forward). Its `log_prob_kind` says what its density is worth.
+
+        Raises:
+            InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
+        """
+        return self.law(
+            keypoint_evidence(
+                p2d, confidence, joints=self.config.joints, focal=focal, center=center
+            )
+        )
+
+    forward = conditional
+
+    @abstractmethod
+    def law(self, evidence: Evidence) -> Law:
+        """The law given prepared evidence with features `(..., n)`."""
+
+    @torch.no_grad()
+    def fit_standardiser(self, joints: Tensor) -> None:
+        """Sets the coordinates' units from poses without their root `(n, J - 1, 3)`, metres."""
+        self.standardiser.fit(joints.flatten(-2))
+
+
+def to_pose(evidence: Evidence) -> VectorToJoints:
+    """From vectors in the evidence's axes to poses in the camera's."""
+    rotation = None if evidence.rotation is None else evidence.rotation.mT
+    return VectorToJoints(rotation=rotation)

@@ -1,0 +1,151 @@
+"""Laws of diffusion models: against denoisers whose law is known."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from scipy import stats
+
+from propose_prob.distributions import (
+    DiffusionPoseDistribution,
+    RecalibratedDistribution,
+    noise_levels,
+)
+from propose_prob.transforms import DiagonalAffine
+from tests.zoo import SAMPLED_LAWS, SHAPES, randn
+
+every_law = pytest.mark.parametrize("case", SAMPLED_LAWS.values(), ids=str)
+
+UNIT = DiagonalAffine(torch.zeros(3).double(), torch.zeros(3).double())
+
+
+def gaussian_law(mean, deviation, *, steps=20, largest=20.0):
+    """Clean vectors are `N(mean, deviation^2)`: their denoiser is linear."""
+
+    def denoise(x, level):
+        share = deviation**2 / (deviation**2 + level**2)
+        return mean + share * (x - mean)
+
+    levels = noise_levels(steps, largest=largest, smallest=0.002).double()
+    return DiffusionPoseDistribution(denoise, levels, UNIT)
+
+
+def test_a_gaussian_comes_back():
+    torch.manual_seed(0)
+    mean = torch.tensor([1.0, -2.0, 0.5]).double()
+    deviation = torch.tensor([0.05, 0.3, 1.0]).double()
+    law = gaussian_law(mean, deviation, steps=30)
+    x = law.sample((4000,))[:, 1]
+    for column, m, s in zip(x.T, mean, deviation, strict=True):
+        assert stats.kstest(column.numpy(), "norm", args=(m, s)).pvalue > 1e-3
+    torch.testing.assert_close(law.point_estimate[1], mean, atol=0.01, rtol=0)
+
+
+def test_a_law_of_two_peaks_comes_back():
+    torch.manual_seed(0)
+    centres, weights, s = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.3, 0.7]), 0.1
+
+    def denoise(x, level):
+        total = s**2 + level**2
+        log = weights.log() - 0.5 * (x[..., None] - centres) ** 2 / total
+        means = centres + s**2 / total * (x[..., None] - centres)
+        return (log.softmax(-1) * means).sum(-1)
+
+    levels = noise_levels(30, largest=20.0, smallest=0.01).double()
+    x = DiffusionPoseDistribution(denoise, levels, UNIT).sample((4000,))[:, 1]
+    torch.testing.assert_close(
+        (x > 0).double().mean(0), torch.full((3,), 0.7).double(), atol=0.03, rtol=0
+    )
+    assert ((x.abs() - 1).abs() < 0.5).double().mean() > 0.99
+    torch.testing.assert_close(
+        (x.abs() - 1).std(0), torch.full((3,), s).double(), atol=0.01, rtol=0
+    )
+
+
+def test_more_steps_come_nearer_by_the_second_order():
+    # The equation's solution for a Gaussian: the offset from the mean shrinks with the deviation.
+    mean, deviation, largest = torch.tensor([0.4, 0.4, 0.4]).double(), 0.2, 20.0
+    start = torch.full((3,), 3.0).double()
+    exact = mean + (start - mean) * deviation / math.hypot(deviation, largest)
+    errors = []
+    for steps in (10, 20, 40):
+        law = gaussian_law(mean, deviation, steps=steps)
+        errors.append(float((law._denoise(start) - exact).abs().max()))
+    assert errors[0] > 2.5 * errors[1] > 6 * errors[2]
+
+
+@every_law
+@pytest.mark.parametrize("batch", SHAPES, ids=str)
+def test_shapes_and_batched_equals_looped(case, batch):
+    c = randn(*batch, case.context)
+    law = case.build(c)
+    assert law.batch_shape == batch and law.event_shape == case.event_shape
+    assert law.hypotheses((2,)).shape == (2, *batch, *case.event_shape)
+    assert law.point_estimate.shape == (*batch, *case.event_shape)
+    x = law.sample((4,))
+    assert x.shape == (4, *batch, *case.event_shape) and not x.requires_grad
+    assert (x[..., 0, :] == 0).all() and law.support.check(x).all()
+    start = randn(*batch, 6, seed=3)
+    together = law.to_pose(law._denoise(start)).reshape(-1, 3, 3)
+    rows = zip(c.reshape(-1, case.context), start.reshape(-1, 6), strict=True)
+    alone = [(one := case.build(row)).to_pose(one._denoise(s)) for row, s in rows]
+    torch.testing.assert_close(together, torch.stack(alone))
+
+
+@every_law
+def test_expand_and_plates(case):
+    law = case.law(3)
+    larger = law.expand((2, 3))
+    assert larger.sample((5,)).shape == (5, 2, 3, *case.event_shape)
+    torch.testing.assert_close(larger.point_estimate[1], law.point_estimate)
+    x = case.law().expand((2,)).sample()
+    assert not torch.equal(x[0], x[1])
+
+    def model():
+        with pyro.plate("people", 3, dim=-1), pyro.plate("frames", 2, dim=-2):
+            return pyro.sample("x", law)
+
+    assert poutine.trace(model).get_trace().nodes["x"]["value"].shape == (2, 3, *case.event_shape)
+
+
+@every_law
+def test_gradients_reach_context_and_parameters(case):
+    c = randn(case.context).requires_grad_()
+    case.build(c).rsample((4,)).square().sum().backward()
+    assert c.grad.isfinite().all() and (c.grad != 0).any()
+    for name, parameter in case.module.named_parameters():
+        assert parameter.grad.isfinite().all() and (parameter.grad != 0).any(), name
+    case.module.zero_grad()
+
+
+@every_law
+def test_a_seed_decides(case):
+    law = case.law(2)
+    torch.manual_seed(1)
+    x = law.sample((3,))
+    torch.manual_seed(1)
+    assert torch.equal(x, law.sample((3,)))
+
+
+def test_it_claims_no_density():
+    law = SAMPLED_LAWS["diffusion"].law()
+    assert law.log_prob_kind == "none"
+    with pytest.raises(NotImplementedError, match="score its samples"):
+        law.log_prob(law.sample())
+    # Its spread can be scaled like any other law's, still without a density.
+    wide = RecalibratedDistribution(law, torch.full((3,), 2.0).double())
+    assert wide.log_prob_kind == "none" and wide.sample((2,)).shape == (2, 3, 3)
+
+
+def test_noise_levels():
+    levels = noise_levels(5, largest=8.0, smallest=0.5)
+    assert len(levels) == 5 and (levels.diff() < 0).all()
+    torch.testing.assert_close(levels[[0, -1]], torch.tensor([8.0, 0.5]))
+    for steps, largest, smallest in ((1, 8.0, 0.5), (5, 0.5, 8.0), (5, 8.0, 0.0)):
+        with pytest.raises(ValueError, match="at least 2 steps"):
+            noise_levels(steps, largest=largest, smallest=smallest)
+    for wrong in (torch.ones(3), torch.tensor([1.0]), torch.tensor([1.0, 2.0])):
+        with pytest.raises(ValueError, match="falling noise levels"):
+            DiffusionPoseDistribution(lambda x, s: x, wrong, UNIT)

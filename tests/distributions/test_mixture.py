@@ -1,0 +1,67 @@
+"""What is particular to mixtures over poses; the zoo has the rest."""
+
+import pytest
+import torch
+
+from propose_prob.distributions import PoseMixtureDistribution, VectorToJoints
+from tests.zoo import LAWS, randn
+
+
+def test_one_kernel_is_a_gaussian():
+    loc, scale = randn(4, 1, 6), randn(4, 1, 6, seed=1).exp()
+    law = PoseMixtureDistribution(torch.zeros(4, 1), loc, scale)
+    x = law.sample((3,))
+    expected = torch.distributions.Normal(loc[:, 0], scale[:, 0]).log_prob(x[..., 1:, :].flatten(2))
+    torch.testing.assert_close(law.log_prob(x), expected.sum(-1))
+    torch.testing.assert_close(law.point_estimate[:, 1:].flatten(1), loc[:, 0])
+    torch.testing.assert_close(law.mean, law.point_estimate)
+
+
+def test_weights_decide_how_often_a_kernel_is_drawn():
+    torch.manual_seed(0)
+    weights = torch.tensor([0.1, 0.6, 0.3]).double()
+    loc = torch.tensor([-5.0, 0.0, 5.0]).double()[:, None].expand(3, 3)
+    law = PoseMixtureDistribution(weights.log(), loc, torch.full_like(loc, 0.01))
+    for x in (law.sample((5000,)), law.hypotheses((5000,))):
+        drawn = torch.stack(
+            [((x[:, 1] - centre).norm(dim=-1) < 1).float().mean() for centre in loc]
+        )
+        torch.testing.assert_close(drawn.double(), weights, atol=0.03, rtol=0)
+    assert (law.point_estimate[1] == 0).all()
+    torch.testing.assert_close(law.mean[1], (weights[:, None] * loc).sum(0))
+
+
+def test_the_point_estimate_is_the_most_probable_kernel_and_hypotheses_are_kernels():
+    law = LAWS["mixture_rotated"].law(5, 2)
+    means = law.kernel_means
+    assert means.shape == (3, 5, 2, 3, 3)
+    best = law.weights.argmax(-1)
+    for i in range(5):
+        for j in range(2):
+            torch.testing.assert_close(law.point_estimate[i, j], means[best[i, j], i, j])
+    hypotheses = law.hypotheses((20,))
+    assert hypotheses.shape == (20, 5, 2, 3, 3) and not hypotheses.requires_grad
+    assert ((hypotheses[:, None] - means).abs().amax((-1, -2)).amin(1) < 1e-12).all()
+
+
+def test_the_mean_is_that_of_samples():
+    torch.manual_seed(0)
+    law = LAWS["mixture_rotated"].frozen_law(2)
+    torch.testing.assert_close(law.sample((40_000,)).mean(0), law.mean, atol=0.03, rtol=0)
+
+
+def test_it_claims_neither_a_mode_nor_gradients_of_samples():
+    law = LAWS["mixture"].law()
+    with pytest.raises(NotImplementedError, match=r"use \.point_estimate"):
+        _ = law.mode
+    assert not law.has_rsample
+
+
+@pytest.mark.parametrize(
+    ("logits", "loc", "scale"), [((2,), (3, 6), (3, 6)), ((3,), (3, 6), (6,)), ((), (6,), (6,))]
+)
+def test_wrong_shapes(logits, loc, scale):
+    with pytest.raises(ValueError, match="expected logits"):
+        PoseMixtureDistribution(
+            torch.zeros(logits), torch.zeros(loc), torch.ones(scale), VectorToJoints()
+        )
