@@ -18,6 +18,7 @@ import tyro
 from ..errors import InputError
 from .demo import Demo
 from .evaluate import Evaluate
+from .fit import Fit
 from .lift import Lift
 from .options import package_version
 
@@ -101,7 +102,7 @@ def _fail(message: str) -> int:
 
 
 def _parse(args: list[str]) -> _Command:
-    commands: dict[str, Any] = {"demo": Demo, "lift": Lift, "evaluate": Evaluate}
+    commands: dict[str, Any] = {"demo": Demo, "lift": Lift, "fit": Fit, "evaluate": Evaluate}
     name = args[0] if args else ""
     program = f"{_PROGRAM} {name}"
     if name in commands:
@@ -132,7 +133,7 @@ def _parse(args: list[str]) -> _Command:
         )
     if name and not name.startswith("-"):
         raise InputError(
-            f"expected a command (demo, lift, evaluate or train), got {name!r} "
+            f"expected a command (demo, lift, fit, evaluate or train), got {name!r} "
             f"(see {_PROGRAM} --help)"
         )
     # Help, or no command: only names and first lines matter.
@@ -141,6 +142,7 @@ def _parse(args: list[str]) -> _Command:
         lambda: tyro.cli(
             Annotated[Demo, tyro.conf.subcommand("demo", description=listed["demo"])]
             | Annotated[Lift, tyro.conf.subcommand("lift", description=listed["lift"])]
+            | Annotated[Fit, tyro.conf.subcommand("fit", description=listed["fit"])]
             | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description=listed["evaluate"])]
             | Annotated[_Train, tyro.conf.subcommand("train", description=listed["train"])],
             prog=_PROGRAM,

@@ -41,7 +41,7 @@ def test_help_of_a_command(run, command):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ((), "demo, lift, evaluate, train"),
+        ((), "demo, lift, fit, evaluate, train"),
         (("fly",), "'fly'"),
         (("--bogus",), "see propose-prob --help"),
         (("demo", "--bogus", "3"), "--bogus"),
