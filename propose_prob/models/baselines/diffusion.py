@@ -37,7 +37,7 @@ class DiffusionConfig:
     """
 
     joints: int = 17
-    steps: int = 12
+    steps: int = 16
     largest: float = 10.0
     smallest: float = 0.01
     context: int = 256
