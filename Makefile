@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-slow
+.PHONY: help demo test lint test-slow docs
 
 help:
 	@echo "make demo       3D hypotheses for the person on the photo that ships with the package"
 	@echo "make test       lint and the test suite"
 	@echo "make lint       ruff and mypy"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make docs       the documentation, tutorials run, into docs/_build/html"
 
 # torch is by far the largest download: in a step of its own, an interrupted set-up does not fetch it twice.
 $(VENV)/.torch: constraints.txt
@@ -31,6 +32,11 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	@echo "installing propose_prob and what builds its documentation into $(VENV) (once) ..."
+	$(PIP) -e '.[docs]'
+	@touch $@
+
 demo: $(VENV)/.plot
 	$(BIN)/propose-prob demo
 
@@ -43,3 +49,8 @@ test: lint
 
 test-slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
+
+# Notebooks whose text has not changed are taken from docs/_build/notebooks.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
