@@ -1,0 +1,317 @@
+"""Likelihoods of observed points: keypoints in an image, joints in space, or any other vectors.
+
+They are laws like all others, and besides offer what Gauss-Newton methods need: standardised
+residuals, and the weights with which a robust kernel is solved as a sequence of least squares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from ..errors import InputError
+
+__all__ = ["JointLikelihood", "KeypointLikelihood", "Kernel", "PointLikelihood"]
+
+Kernel = Literal["gaussian", "student_t", "geman_mcclure"]
+"""How fast evidence against far points grows."""
+
+
+class PointLikelihood(dist.TorchDistribution):
+    r"""Law of J observed points, given where they should be; each has its own error.
+
+    With the standardised residual `r_j = confidence_j (value_j - points_j) / scale_j`, so that
+    `scale / confidence` is a point's standard deviation, the log-density is the sum over points of
+
+    * `gaussian`: an isotropic normal law;
+    * `student_t`: an isotropic multivariate Student-t law, `dof` degrees of freedom, normalised;
+    * `geman_mcclure`: :math:`-\frac12 \tau^2 |r|^2 / (\tau^2 + |r|^2)` with `threshold`
+      :math:`\tau`: a normal law's exponent near 0 that no outlier can push beyond
+      :math:`\tau^2 / 2`. It has no normalisation: `log_prob_kind` is `"unnormalised"` and it cannot
+      be sampled.
+
+    A point with confidence 0, or whose observed value is NaN, is missing: it contributes nothing to
+    density and gradient, and samples of one with confidence 0 are NaN.
+
+    Source: Geman and McClure, "Statistical methods for tomographic image reconstruction" (1987);
+    the kernel of SMPLify (Bogo et al., ECCV 2016), there without a density.
+
+    Args:
+        points: Where the points should be, `(..., J, D)`. Only those that are seen need be finite.
+        confidence: `(..., J)`, at least 0; left out, all points count fully.
+        scale: Standard deviation of a point's coordinates at confidence 1, in the unit of `points`:
+            a number or `(..., J)`.
+        kind: Which kernel.
+        dof: Degrees of freedom of `student_t`.
+        threshold: :math:`\tau` of `geman_mcclure`, in standard deviations.
+        validate_args: As in torch.
+
+    Raises:
+        InputError: If a shape does not fit, a confidence is negative or NaN, `scale`, `dof` or
+            `threshold` is not positive, or the kind is unknown.
+
+    Example:
+        >>> law = PointLikelihood(torch.zeros(5, 17, 2), scale=2.0, kind="student_t")
+        >>> law.batch_shape, law.event_shape
+        (torch.Size([5]), torch.Size([17, 2]))
+        >>> seen = law.sample()
+        >>> seen[:, 3] = torch.nan
+        >>> bool(law.log_prob(seen).isfinite().all())
+        True
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.independent(constraints.real, 2)
+
+    def __init__(
+        self,
+        points: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        scale: Tensor | float,
+        kind: Kernel = "gaussian",
+        dof: float = 4.0,
+        threshold: float = 4.0,
+        validate_args: bool | None = None,
+    ) -> None:
+        if kind not in get_args(Kernel):
+            raise InputError(f"expected kind to be one of {get_args(Kernel)}, got {kind!r}")
+        for name, number in (("dof", dof), ("threshold", threshold)):
+            if not number > 0:
+                raise InputError(f"expected {name} > 0, got {number}")
+        if points.ndim < 2 or not points.is_floating_point():
+            raise InputError(
+                "expected floating-point points of shape (..., J, D), got "
+                f"{tuple(points.shape)} of {points.dtype}"
+            )
+        joints = points.shape[-2]
+        scale = torch.as_tensor(scale, dtype=points.dtype, device=points.device)
+        if confidence is None:
+            confidence = points.new_ones(joints)
+        for name, tensor, least in (("confidence", confidence, 1), ("scale", scale, 0)):
+            fits = tensor.ndim >= least and tensor.shape[-1:] in ((), (joints,))
+            if not fits:
+                raise InputError(
+                    f"expected {name} of shape (..., {joints}), got {tuple(tensor.shape)}"
+                )
+        self.kind = kind
+        self.dof = dof
+        self.threshold = threshold
+        batch = torch.broadcast_shapes(
+            points.shape[:-2], confidence.shape[:-1], scale.expand(joints).shape[:-1]
+            if scale.ndim == 0
+            else scale.shape[:-1],
+        )  # fmt: skip
+        self.points = points.expand(*batch, *points.shape[-2:])
+        self.confidence = confidence.to(points).expand(*batch, joints)
+        self.scale = scale.expand(*batch, joints)
+        super().__init__(batch, points.shape[-2:], validate_args=validate_args)
+        if self._validate_args:
+            # `not all(>= 0)` also catches NaN.
+            if not bool((self.confidence >= 0).all()):
+                raise InputError("expected confidence >= 0 on every axis, got a negative or NaN")
+            if not bool((self.scale > 0).all()):
+                raise InputError("expected scale > 0, got one that is not, or NaN")
+
+    @property
+    def log_prob_kind(self) -> str:
+        """`"exact"`, or `"unnormalised"` for `geman_mcclure`."""
+        return "unnormalised" if self.kind == "geman_mcclure" else "exact"
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the law can be sampled."""
+        return self.kind != "geman_mcclure"
+
+    @property
+    def mean(self) -> Tensor:
+        """The points themselves: every kernel is symmetric about them (Student-t for `dof > 1`)."""
+        return self.points
+
+    def expand(
+        self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
+    ) -> PointLikelihood:
+        """The same law with a larger batch shape."""
+        new = self._get_checked_instance(type(self), _instance)
+        batch = torch.Size(batch_shape)
+        new.kind, new.dof, new.threshold = self.kind, self.dof, self.threshold
+        new.points = self.points.expand(batch + self.event_shape)
+        new.confidence = self.confidence.expand(*batch, self.event_shape[0])
+        new.scale = self.scale.expand(*batch, self.event_shape[0])
+        Distribution.__init__(new, batch, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density `sample_shape + batch_shape` of observed points, in nats.
+
+        Raises:
+            InputError: If the value does not have the event's shape.
+        """
+        residual, seen = self._standardised(value)
+        square = residual.square().sum(-1)
+        dims = self.event_shape[-1]
+        if self.kind == "geman_mcclure":
+            limit = self.threshold**2
+            return (-0.5 * limit * square / (limit + square)).sum(-1)
+        if self.kind == "gaussian":
+            exponent = -0.5 * square - 0.5 * dims * math.log(2 * math.pi)
+        else:
+            half = 0.5 * (self.dof + dims)
+            constant = (
+                math.lgamma(half)
+                - math.lgamma(0.5 * self.dof)
+                - 0.5 * dims * math.log(self.dof * math.pi)
+            )
+            exponent = constant - half * torch.log1p(square / self.dof)
+        log_width = (
+            torch.where(seen, self.scale, 1).log() - torch.where(seen, self.confidence, 1).log()
+        )
+        return torch.where(seen, exponent - dims * log_width, 0).sum(-1)
+
+    def residuals(self, value: Tensor) -> Tensor:
+        """Standardised residuals `(..., J D)`; zero where a point is missing.
+
+        With fixed `weights`, half the weighted sum of their squares has the gradient of
+        `-log_prob`.
+        """
+        return self._standardised(value)[0].flatten(-2)
+
+    def weights(self, residuals: Tensor) -> Tensor:
+        """Weights of the squares `(..., J D)` that a reweighted least-squares step uses.
+
+        Source: Holland and Welsch, "Robust regression using iteratively reweighted least-squares"
+        (1977): the derivative of the kernel with respect to half the squared residual.
+        """
+        if self.kind == "gaussian":
+            return torch.ones_like(residuals)
+        parts = residuals.unflatten(-1, tuple(self.event_shape))
+        square = parts.square().sum(-1, keepdim=True)
+        if self.kind == "student_t":
+            weight = (self.dof + self.event_shape[-1]) / (self.dof + square)
+        else:
+            weight = (self.threshold**2 / (self.threshold**2 + square)).square()
+        return weight.expand_as(parts).flatten(-2)
+
+    def rsample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
+        """Observations `sample_shape + batch_shape + (J, D)`; NaN where confidence is 0.
+
+        Raises:
+            NotImplementedError: For `geman_mcclure`, which is no normalised law.
+        """
+        if self.kind == "geman_mcclure":
+            raise NotImplementedError(
+                "the Geman-McClure kernel has no normalisation, so nothing can be sampled from it; "
+                "use kind='student_t' for a robust law that can"
+            )
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=self.points.dtype, device=self.points.device)
+        if self.kind == "student_t":
+            half = torch.full_like(noise[..., :1], 0.5 * self.dof)
+            noise = noise * (half / torch._standard_gamma(half)).sqrt()
+        width = torch.where(self.confidence > 0, self.scale / self.confidence, torch.nan)
+        return self.points + width[..., None] * noise
+
+    def _standardised(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals `(..., J, D)` and which points `(..., J)` are seen."""
+        if value.shape[-2:] != self.event_shape:
+            raise InputError(
+                f"expected values of shape (..., {self.event_shape[0]}, {self.event_shape[1]}), "
+                f"got {tuple(value.shape)}"
+            )
+        seen = (self.confidence > 0) & ~value.isnan().any(-1)
+        # Masked before the difference: NaN times a zero gradient would be NaN.
+        gap = torch.where(seen[..., None], value, 0) - torch.where(seen[..., None], self.points, 0)
+        return gap * (self.confidence / self.scale)[..., None], seen
+
+
+class KeypointLikelihood(PointLikelihood):
+    """Law of 2D keypoints `(J, 2)` given where the joints project; see `PointLikelihood`.
+
+    Args:
+        projected: Projected joints `(..., J, 2)`, pixels or any other unit.
+        confidence: Of the detector, `(..., J)`; 0 means not seen.
+        scale: Standard deviation of a keypoint's coordinates at confidence 1, in the same unit.
+        kind: Which kernel.
+        dof: Degrees of freedom of `student_t`.
+        threshold: Of `geman_mcclure`, in standard deviations.
+        validate_args: As in torch.
+
+    Raises:
+        InputError: As `PointLikelihood`, or if `projected` is not 2D.
+
+    Example:
+        >>> law = KeypointLikelihood(torch.zeros(17, 2), scale=5.0, kind="geman_mcclure")
+        >>> law.log_prob_kind
+        'unnormalised'
+    """
+
+    def __init__(
+        self,
+        projected: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        scale: Tensor | float,
+        kind: Kernel = "gaussian",
+        dof: float = 4.0,
+        threshold: float = 4.0,
+        validate_args: bool | None = None,
+    ) -> None:
+        _require_dims("projected", projected, 2)
+        super().__init__(
+            projected, confidence, scale=scale, kind=kind, dof=dof, threshold=threshold,
+            validate_args=validate_args,
+        )  # fmt: skip
+
+
+class JointLikelihood(PointLikelihood):
+    """Law of observed 3D joints `(J, 3)`: markers, a depth camera, another frame's pose.
+
+    Args:
+        joints: Where the joints are, `(..., J, 3)`, metres.
+        confidence: `(..., J)`; 0 means not known. A boolean mask serves as well.
+        scale: Standard deviation of a joint's coordinates at confidence 1, metres.
+        kind: Which kernel.
+        dof: Degrees of freedom of `student_t`.
+        threshold: Of `geman_mcclure`, in standard deviations.
+        validate_args: As in torch.
+
+    Raises:
+        InputError: As `PointLikelihood`, or if `joints` is not 3D.
+
+    Example:
+        >>> known = torch.tensor([True, False, True])
+        >>> law = JointLikelihood(torch.zeros(3, 3), known, scale=0.01)
+        >>> value = torch.zeros(3, 3)
+        >>> value[1] = torch.nan
+        >>> bool(law.log_prob(value) > 0)
+        True
+    """
+
+    def __init__(
+        self,
+        joints: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        scale: Tensor | float,
+        kind: Kernel = "gaussian",
+        dof: float = 4.0,
+        threshold: float = 4.0,
+        validate_args: bool | None = None,
+    ) -> None:
+        _require_dims("joints", joints, 3)
+        super().__init__(
+            joints, confidence, scale=scale, kind=kind, dof=dof, threshold=threshold,
+            validate_args=validate_args,
+        )  # fmt: skip
+
+
+def _require_dims(name: str, points: Any, dims: int) -> None:
+    if points.ndim < 2 or points.shape[-1] != dims:
+        raise InputError(f"expected {name} of shape (..., J, {dims}), got {tuple(points.shape)}")
