@@ -1,8 +1,10 @@
 """Laws: ordinary torch and Pyro distributions over latents and poses."""
 
 from .diffusion import DiffusionPoseDistribution, noise_levels
+from .empirical import EmpiricalDistribution
 from .flow import FlowDistribution, diagonal_normal
 from .latent import DecodedPoseDistribution, LogProbEstimate
+from .likelihoods import JointLikelihood, Kernel, KeypointLikelihood, PointLikelihood
 from .mixture import PoseMixtureDistribution
 from .pushforward import PushforwardDistribution
 from .recalibrated import RecalibratedDistribution, Recalibration, joint_groups
@@ -11,8 +13,13 @@ from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
 __all__ = [
     "DecodedPoseDistribution",
     "DiffusionPoseDistribution",
+    "EmpiricalDistribution",
     "FlowDistribution",
+    "JointLikelihood",
+    "Kernel",
+    "KeypointLikelihood",
     "LogProbEstimate",
+    "PointLikelihood",
     "PoseFlowDistribution",
     "PoseMixtureDistribution",
     "PushforwardDistribution",
