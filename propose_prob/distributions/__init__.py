@@ -7,7 +7,12 @@ from .latent import DecodedPoseDistribution, LogProbEstimate
 from .likelihoods import JointLikelihood, Kernel, KeypointLikelihood, PointLikelihood
 from .mixture import PoseMixtureDistribution
 from .pushforward import PushforwardDistribution
-from .recalibrated import RecalibratedDistribution, Recalibration, joint_groups
+from .recalibrated import (
+    RecalibratedDistribution,
+    Recalibration,
+    default_recalibration,
+    joint_groups,
+)
 from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
 
 __all__ = [
@@ -27,6 +32,7 @@ __all__ = [
     "Recalibration",
     "VectorToJoints",
     "VectorToRotations",
+    "default_recalibration",
     "diagonal_normal",
     "joint_groups",
     "noise_levels",

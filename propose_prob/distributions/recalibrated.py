@@ -19,11 +19,11 @@ from torch.distributions import Distribution, constraints
 
 from ..pose.camera import project, root_translation
 from ..pose.normalise import visible_joints
-from ..pose.skeleton import Skeleton
+from ..pose.skeleton import H36M_17, Skeleton
 from .latent import DecodedPoseDistribution, LogProbEstimate
 from .support import RootRelative
 
-__all__ = ["Recalibration", "RecalibratedDistribution", "joint_groups"]
+__all__ = ["Recalibration", "RecalibratedDistribution", "default_recalibration", "joint_groups"]
 
 #: Log temperatures stay within this, whatever the evidence looks like.
 _LIMIT = math.log(3)
@@ -148,6 +148,14 @@ class RecalibratedDistribution(dist.TorchDistribution):
         """
         return self._move(self.base_law.mode)
 
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, `batch_shape`: the base law's, and the map's volume.
+
+        Raises:
+            NotImplementedError: If the base law's entropy has no closed form.
+        """
+        return self.base_law.entropy() + self._log_det()
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of poses `(..., J, 3)`, `sample_shape + batch_shape`, of `log_prob_kind`."""
         if self._validate_args:
@@ -238,6 +246,11 @@ class Recalibration(nn.Module):
         self.register_buffer("slopes", torch.zeros(len(self.FEATURES)))
         self.register_buffer("log_noise", torch.zeros(()))
 
+    def reset(self) -> None:
+        """Forgets what was fitted."""
+        for buffer in (self.log_temperature, self.slopes, self.log_noise):
+            buffer.zero_()
+
     @property
     def fitted(self) -> bool:
         """Whether anything differs from the identity."""
@@ -251,7 +264,7 @@ class Recalibration(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
-    ) -> Distribution:
+    ) -> Any:
         """The recalibrated law; the law itself if nothing is fitted or this is not `enabled`.
 
         Args:
@@ -325,6 +338,12 @@ def joint_groups(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
         for joint, other in enumerate(skeleton.mirror)
         if joint <= other
     )
+
+
+def default_recalibration(joints: int) -> Recalibration:
+    """An unfitted recalibration: mirror pairs of Human3.6M-17 together, else every joint alone."""
+    groups = joint_groups(H36M_17) if joints == 17 else [(joint,) for joint in range(joints)]
+    return Recalibration(groups)
 
 
 def _has(law: Any, name: str) -> bool:

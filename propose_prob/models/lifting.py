@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from ..conditional import PAGD, ConditionalFlow, StandardBase, Standardiser
 from ..conditional.flow import ComposedTransform, glow_stack
-from ..distributions import FlowDistribution, PoseFlowDistribution, VectorToJoints
+from ..distributions import (
+    FlowDistribution,
+    PoseFlowDistribution,
+    RecalibratedDistribution,
+    VectorToJoints,
+    default_recalibration,
+)
 from ..networks import ResidualMLP
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 
@@ -71,6 +77,7 @@ class LiftingFlow(nn.Module):
             blocks=config.blocks,
             dropout=config.dropout,
         )
+        self.calibration = default_recalibration(config.joints)
         self.standardiser = Standardiser(size)
         stack = glow_stack(
             size,
@@ -92,7 +99,7 @@ class LiftingFlow(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
-    ) -> PoseFlowDistribution:
+    ) -> PoseFlowDistribution | RecalibratedDistribution:
         """The law of the 3D pose given 2D keypoints.
 
         Args:
@@ -104,16 +111,18 @@ class LiftingFlow(nn.Module):
         Returns:
             A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
             axes (x right, y down, z forward). Its density is exact, and with additive couplings so
-            are `mode` and `entropy`.
+            are `mode` and `entropy`. Recalibrated, where the model's `calibration` is fitted and
+            `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
         """
-        return self.law(
+        law = self.law(
             keypoint_evidence(
                 p2d, confidence, joints=self.config.joints, focal=focal, center=center
             )
         )
+        return self.calibration(law, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
 

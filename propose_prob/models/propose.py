@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, VariationalPILGD
 from ..conditional.flow import coupling_stack
-from ..distributions import DecodedPoseDistribution, FlowDistribution
+from ..distributions import (
+    DecodedPoseDistribution,
+    FlowDistribution,
+    RecalibratedDistribution,
+    default_recalibration,
+)
 from ..networks import ConditionalMLP, ResidualMLP
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 
@@ -158,6 +163,7 @@ class ProPose(nn.Module):
                 clamp=config.flow_clamp,
             ),
         )
+        self.calibration = default_recalibration(config.joints)
         self.register_buffer("pose_mean", torch.zeros(n_pose))
         self.register_buffer("pose_std", torch.full((n_pose,), 0.3))
         self.register_buffer("noise_scale", torch.full((config.joints - 1,), 0.02))
@@ -169,7 +175,7 @@ class ProPose(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
-    ) -> DecodedPoseDistribution:
+    ) -> DecodedPoseDistribution | RecalibratedDistribution:
         """The law of the 3D pose given 2D keypoints.
 
         Args:
@@ -181,7 +187,8 @@ class ProPose(nn.Module):
 
         Returns:
             A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
-            axes (x right, y down, z forward).
+            axes (x right, y down, z forward). Recalibrated, where the model's `calibration` is
+            fitted and `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
@@ -189,7 +196,8 @@ class ProPose(nn.Module):
         evidence = keypoint_evidence(
             p2d, confidence, joints=self.config.joints, focal=focal, center=center
         )
-        return self.law(evidence)
+        law = self.law(evidence)
+        return self.calibration(law, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
 

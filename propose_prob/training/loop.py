@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..distributions import Recalibration
 from ..errors import InputError
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
@@ -274,6 +275,9 @@ def _copy_weights(start: nn.Module, model: nn.Module) -> None:
     for name, buffer in model.named_buffers():
         if name.endswith("base.temperature"):
             buffer.fill_(1.0)
+    for module in model.modules():
+        if isinstance(module, Recalibration):
+            module.reset()
 
 
 def finish(model: Model, validation: HeldOut) -> dict[str, float]:
