@@ -169,7 +169,7 @@ def write_missing_tensor(path, model):
         (write_truncated, "expected a safetensors file, got a truncated or foreign one"),
         (write_header_only, "expected a safetensors file, got a truncated or foreign one"),
         (write_empty, "expected a safetensors file, got a truncated or foreign one"),
-        (write_foreign, r"expected a model of this library \(ProPose\), got no format"),
+        (write_foreign, r"expected a model of this library \(ProPose, .*\), got no format"),
         (write_other_model, "expected a model of this library .* ProHMR"),
         (write_other_format, "got propose_prob/9 ProPose"),
         (write_without_config, "do not fit the stored configuration"),
