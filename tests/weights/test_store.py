@@ -119,7 +119,7 @@ def write_foreign(path, model):
 
 
 def write_other_model(path, model):
-    save_file({"x": torch.zeros(3)}, path, metadata={"format": "propose_prob/1", "model": "ProHMR"})
+    save_file({"x": torch.zeros(3)}, path, metadata={"format": "propose_prob/1", "model": "SomethingElse"})
 
 
 def write_other_format(path, model):
@@ -170,7 +170,7 @@ def write_missing_tensor(path, model):
         (write_header_only, "expected a safetensors file, got a truncated or foreign one"),
         (write_empty, "expected a safetensors file, got a truncated or foreign one"),
         (write_foreign, r"expected a model of this library \(ProPose, .*\), got no format"),
-        (write_other_model, "expected a model of this library .* ProHMR"),
+        (write_other_model, "expected a model of this library .* SomethingElse"),
         (write_other_format, "got propose_prob/9 ProPose"),
         (write_without_config, "do not fit the stored configuration"),
         (write_bad_json, "do not fit the stored configuration"),
