@@ -1,0 +1,165 @@
+"""Fitting bodies to all people of a stream of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..bodies import Body, SkeletonBody
+from ..data.keypoints import Keypoints
+from ..distributions.likelihoods import Kernel
+from ..errors import InputError
+from ..inference import Solver
+from ..models.prohmr import ProHMR
+from ..pose.skeleton import H36M_17
+from .fit import FittedBody, fit
+from .lift import Skipped, _people, _Person
+
+__all__ = ["FitStream", "FittedPeople", "fit_people"]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedPeople:
+    """People of one batch with their bodies.
+
+    Attributes:
+        bodies: Their bodies.
+        p2d: Keypoints in the model's joint set `(B, J, 2)`, unit as given; NaN where not seen.
+        confidence: Their confidence `(B, J)`; 0 where not seen.
+        frames: Name of each person's frame.
+        people: Label of each person.
+    """
+
+    bodies: FittedBody
+    p2d: Tensor
+    confidence: Tensor
+    frames: tuple[int | str, ...]
+    people: tuple[int | str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+class FitStream(Iterator[FittedPeople]):
+    """Batches of fitted people, computed one at a time; see `fit_people`.
+
+    Attributes:
+        skipped: People who were passed over so far.
+    """
+
+    def __init__(self, batches: Iterator[FittedPeople], skipped: list[Skipped]) -> None:
+        self._batches = batches
+        self.skipped = skipped
+
+    def __next__(self) -> FittedPeople:
+        return next(self._batches)
+
+
+def fit_people(
+    model: ProHMR,
+    keypoints: Iterable[Keypoints],
+    *,
+    body: Body | None = None,
+    focal: float | None = None,
+    center: tuple[float, float] = (0.0, 0.0),
+    likelihood: Kernel = "student_t",
+    scale: float | None = None,
+    solver: Solver = "auto",
+    batch_size: int = 64,
+    min_joints: int = 6,
+    min_confidence: float = 0.0,
+    surface: bool = False,
+    device: torch.device | str = "cpu",
+) -> FitStream:
+    """Fit a body to each person of a stream of frames.
+
+    Joint sets are converted to the model's. Each fit begins at the mode of the model's law, with
+    its shape and camera. People of whom too little was seen are passed over and listed in
+    `skipped`. Memory holds one batch, whatever the length of the stream.
+
+    Args:
+        model: Gives the law of the pose; it reads 17 keypoints of Human3.6M's joint set.
+        keypoints: Frames, for instance from `read_keypoints`.
+        body: What is posed, `SkeletonBody()` by default. Of another one the shape begins at the
+            average: the model's estimate is of a `SkeletonBody`.
+        focal: Focal length in the unit of the keypoints, the same for all frames; without it the
+            camera is a weak-perspective one.
+        center: Principal point in the unit of the keypoints; used with `focal`.
+        likelihood: Kernel of the keypoints' errors.
+        scale: Their standard deviation, keypoint units; see `fit_body`.
+        solver: See `map_estimate`.
+        batch_size: Most people in a batch.
+        min_joints: Fewest visible joints, in the model's joint set, with which a person is fitted.
+        min_confidence: Joints with a lower confidence count as not seen.
+        surface: Whether to give the vertices of a body that has a surface.
+        device: Where the model is.
+
+    Returns:
+        An iterator over batches, in the order of the stream.
+
+    Raises:
+        InputError: If an option is out of range; while iterating, if the model's answer is not
+            finite.
+
+    Example:
+        >>> from propose_prob.models import ProHMRConfig
+        >>> frame = Keypoints(torch.randn(2, 17, 2), torch.ones(2, 17), H36M_17, 0, (0, 1))
+        >>> model = ProHMR(ProHMRConfig(flow_width=32, width=32)).eval()
+        >>> batch = next(fit_people(model, [frame], solver="lm"))
+        >>> batch.bodies.theta.shape, batch.people
+        (torch.Size([2, 24, 3, 3]), (0, 1))
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("min_joints", min_joints, 3)):
+        if value < least:
+            raise InputError(f"expected {name} >= {least}, got {value}")
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"expected min_confidence between 0 and 1, got {min_confidence}")
+    posed = (SkeletonBody() if body is None else body).to(device)
+    skipped: list[Skipped] = []
+    people = _people(keypoints, H36M_17, min_joints, min_confidence, skipped)
+
+    def solve(group: list[_Person]) -> FittedPeople:
+        p2d = torch.stack([person.p2d for person in group]).to(device)
+        confidence = torch.stack([person.confidence for person in group]).to(device)
+        with torch.no_grad():
+            start = model.estimate(p2d, confidence, focal=focal, center=center)
+        finite = start.law.point_estimate.flatten(1).isfinite().all(-1)
+        finite &= start.camera.isfinite().all(-1) & (start.camera[:, 0] > 0)
+        if not bool(finite.all()):
+            person = group[int((~finite).nonzero()[0])]
+            raise InputError(
+                f"frame {person.frame}, person {person.label}: the model's answer is not finite; "
+                "are the keypoints plausible, and the focal length in their unit?"
+            )
+        if not isinstance(posed, SkeletonBody):
+            start = start._replace(shape=p2d.new_zeros(len(p2d), posed.num_shape))
+        bodies = fit(
+            start.law,
+            p2d,
+            confidence,
+            body=posed,
+            start=start,
+            focal=focal,
+            center=center,
+            likelihood=likelihood,
+            scale=scale,
+            solver=solver,
+            surface=surface,
+        )
+        frames = tuple(person.frame for person in group)
+        return FittedPeople(bodies, p2d, confidence, frames, tuple(p.label for p in group))
+
+    def batches() -> Iterator[FittedPeople]:
+        group: list[_Person] = []
+        for person in people:
+            group.append(person)
+            if len(group) == batch_size:
+                yield solve(group)
+                group = []
+        if group:
+            yield solve(group)
+
+    return FitStream(batches(), skipped)
