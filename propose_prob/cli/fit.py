@@ -314,7 +314,7 @@ def _write_arrays(
             for name, (dims, unit, meaning) in _VARIABLES.items()
         }
         coordinates = {name: ((name,), text) for name, text in names.items()}
-        coordinates |= {name: (("item",), text) for name, text in labels.items()}  # type: ignore[misc]
+        coordinates |= {name: (("item",), text) for name, text in labels.items()}
         data = xarray.Dataset(variables, coordinates, attributes)
         data.to_netcdf(temporary, engine="h5netcdf")
 

@@ -1,0 +1,160 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import xarray
+
+from propose_prob import save
+from propose_prob.bodies import SkeletonBody
+from propose_prob.data import read_bvh
+from propose_prob.models import ProHMR, ProHMRConfig
+from propose_prob.pose.camera import project
+from propose_prob.weights import available
+
+CENTER = (500.0, 400.0)
+
+
+@pytest.fixture(scope="session")
+def body_model(tmp_path_factory):
+    """Path of a randomly initialised model of body pose."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "body.safetensors"
+    config = ProHMRConfig(flow_width=16, width=16, context=16, couplings=1, blocks=1)
+    save(ProHMR(config), path)
+    return str(path)
+
+
+@pytest.fixture
+def people(folder):
+    """Two people in each of 2 frames, upright bodies before a camera; one is hardly seen."""
+    theta = torch.eye(3).repeat(4, 24, 1, 1)
+    theta[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    body = SkeletonBody()
+    translation = torch.tensor([[x, 0.1, 5.0] for x in (-0.5, 0.5, -0.4, 0.6)])
+    joints = body.regress(body(theta, translation=translation), "coco_17")
+    p2d = project(joints, focal=1000.0, center=torch.tensor(CENTER))
+    results = []
+    for row, points in enumerate(p2d):
+        seen = torch.cat([points, torch.ones(17, 1)], -1)
+        if row == 3:
+            seen[2:] = 0
+        results.append(
+            {"image_id": row // 2, "category_id": 1, "keypoints": seen.flatten().tolist()}
+        )
+    path = folder / "people.json"
+    path.write_text(json.dumps(results))
+    return path
+
+
+def fast(*args):
+    return (*args, "--solver", "lm")
+
+
+def test_fit_as_a_user_types_it(people, body_model, folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "propose_prob", "fit", people, "--model", body_model,
+         "--focal", "1000", "--center", "500", "400", "--solver", "lm"],
+        capture_output=True, text=True, cwd=folder, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 people, " in done.stdout and "people_fit.npz" in done.stdout
+    assert done.stderr.startswith(
+        "propose-prob: warning: skipped 1 person: frame 1, person 1 (0 of 17 joints seen)"
+    )
+    assert {path.name for path in folder.iterdir()} == {"people.json", "people_fit.npz"}
+    with np.load(folder / "people_fit.npz", allow_pickle=False) as stored:
+        assert stored["theta"].shape == (3, 24, 3, 3)
+        assert stored["frame"].tolist() == ["0", "0", "1"]
+        assert stored["person"].tolist() == ["0", "1", "0"]
+        assert stored["body_joint"][0] == "Pelvis" and stored["joint"][0] == "Pelvis"
+        assert int(stored["num_skipped"]) == 1 and str(stored["model"]) == "body.safetensors"
+        gap = np.nanmedian(np.linalg.norm(stored["projected"] - stored["keypoints"], axis=-1))
+        assert gap < 20
+        assert (stored["translation"][:, 2] > 2).all()
+
+
+def test_netcdf_holds_the_same_as_npz(run, people, body_model, folder):
+    for name in ("a.nc", "a.npz"):
+        code, _, err = run("fit", *fast(people, "--model", body_model, "--out", name))
+        assert code == 0, err
+    with np.load("a.npz") as stored, xarray.open_dataset("a.nc") as data:
+        assert data["theta"].dims == ("item", "body_joint", "row", "column")
+        assert data["joints"].attrs["units"] == "m"
+        assert data["frame"].values.tolist() == stored["frame"].tolist()
+        for name in ("theta", "shape", "joints", "keypoints", "log_density", "converged"):
+            np.testing.assert_allclose(data[name].values, stored[name], rtol=1e-4, atol=1e-3)
+        assert (stored["translation"][:, 2] == 0).all()
+        assert "weak-perspective" in data.attrs["protocol"]
+
+
+def test_motion_is_one_file_for_each_person(run, people, body_model, folder):
+    code, out, err = run("fit", *fast(people, "--model", body_model, "--out", "walk.bvh"))
+    assert code == 0, err
+    assert "walk_0.bvh and 1 more" in out
+    assert [read_bvh(f"walk_{i}.bvh").rotations.shape[0] for i in (0, 1)] == [2, 1]
+
+
+def test_surfaces_open_in_other_programs(run, people, body_model, folder):
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is missing: extra [mesh]")
+    common = fast(people, "--model", body_model, "--body", "open")
+    assert run("fit", *common, "--out", "all.glb")[0] == 0
+    scene = trimesh.load("all.glb")
+    names = {"frame 0 person 0", "frame 0 person 1", "frame 1 person 0"}
+    assert set(scene.geometry) == names
+    mesh = scene.geometry["frame 0 person 0"]
+    assert mesh.vertices.shape == (13492, 3)
+    # Upright: the head is above the feet.
+    assert np.ptp(mesh.vertices[:, 1]) > 1.2
+
+
+def test_the_shipped_model_fits_the_photo(run, folder):
+    if "prohmr-cmu17" not in available():
+        pytest.skip("the trained prohmr-cmu17 is not there")
+    from importlib.resources import files
+
+    photo = files("propose_prob") / "assets" / "pexels-4793258_keypoints.json"
+    code, _, err = run("fit", str(photo), "--out", "photo.npz")
+    assert code == 0, err
+    with np.load("photo.npz") as stored:
+        size = np.nanmax(stored["keypoints"][0], 0) - np.nanmin(stored["keypoints"][0], 0)
+        gap = np.linalg.norm(stored["projected"] - stored["keypoints"], axis=-1)
+        assert np.nanmedian(gap) < 0.03 * size.max()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--out", "a.obj"), "a.obj: expected an output name that ends in .npz, .nc, .bvh"),
+        (("--out", "none/a.npz"), "there is no folder none"),
+        (("--out", "people.json"), "the output would replace an input"),
+        (("--out", "a.ply"), "this body has no surface; take --body open"),
+        (("--body", "tall"), "expected --body skeleton, open or the path of an SMPL file"),
+        (("--focal", "1000"), "expected --focal and --center together"),
+        (("--focal", "-1", "--center", "0", "0"), "expected --focal > 0"),
+        (("--noise", "0"), "expected --noise > 0"),
+        (("--min-joints", "1"), "min_joints >= 3"),
+        (("--min-joints", "18"), "nobody to fit: skipped 4 people"),
+        (("--likelihood", "huber"), "huber"),
+        (("--model", "nothing"), "no model named 'nothing'"),
+    ],
+)
+def test_wrong_input_is_named_in_one_line(run, people, body_model, folder, options, message):
+    model = () if "--model" in options else ("--model", body_model)
+    code, _, err = run("fit", people, *model, *options)
+    assert code == 2
+    assert err.startswith("propose-prob: error: ") and err.count("\n") == 1
+    assert message in err
+    assert {path.name for path in folder.iterdir()} == {"people.json"}
+
+
+def test_a_model_of_joints_is_refused(run, people, tiny_model):
+    code, _, err = run("fit", people, "--model", tiny_model)
+    assert code == 2 and "expected a model of body pose" in err
+
+
+def test_files_that_are_missing_are_named(run, folder):
+    code, _, err = run("fit", "gone.json")
+    assert code == 2 and "gone.json: there is no such file" in err
