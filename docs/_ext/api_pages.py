@@ -82,8 +82,16 @@ def _reference(
     return link
 
 
+def _skip(
+    app: Sphinx, what: str, name: str, value: object, skip: bool, options: Any
+) -> bool | None:
+    """Leaves out what named tuples say of their fields: the docstring says more."""
+    return True if type(value).__name__ == "_tuplegetter" else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Writes the pages before a build reads them, and links short names."""
     app.connect("builder-inited", _write)
     app.connect("missing-reference", _resolve)
+    app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
