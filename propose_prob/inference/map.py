@@ -219,12 +219,13 @@ def _solve(
     if solver in single:
         return single[solver](problems, u, index, **settings)
     found = levenberg_marquardt(problems, u, index, **settings)
+    # Big early steps end in another, often worse, valley than small ones do: try both. To tell
+    # valleys apart a coarse answer will do.
+    coarse = {"tolerance": 100 * tolerance, "report": lambda n: None}
+    other = lbfgs(problems, u, index, **(settings | coarse))
+    _keep_better(found, other, torch.arange(len(u), device=u.device))
     polished = lbfgs(problems, found.u, index, **settings)
     polished.steps += found.steps
-    # Big early steps end in another, often worse, valley than small ones do: try both.
-    other = lbfgs(problems, u, index, **(settings | {"report": lambda n: None}))
-    everything = torch.arange(len(u), device=u.device)
-    _keep_better(polished, other, everything)
     return polished
 
 

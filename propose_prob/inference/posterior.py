@@ -137,7 +137,7 @@ def posterior(
     with _own_randomness():
         torch.manual_seed(seed)
         problems = Problems(model, args, space="posterior", dtype=dtype)
-        before = torch.stack([problems.prior() for _ in range(num_samples)])
+        before = _prior(problems, num_samples, batch_size)
         prior = _evaluate(problems, before, batch_size)
         k_hat = r_hat = None
         if method == "importance" and proposal == "prior":
@@ -187,17 +187,29 @@ class _Draws:
     observed: dict[str, Tensor]
 
 
+def _parts(problems: Problems, draws: int, batch_size: int) -> tuple[Tensor, ...]:
+    """Numbers of the problems for `draws` draws of all, in parts to be run at once."""
+    everything = torch.arange(problems.count, device=problems.start.device)
+    # A model that cannot be cut runs once for each draw.
+    return everything.repeat(draws).split(batch_size if problems.separable else problems.count)
+
+
+def _prior(problems: Problems, draws: int, batch_size: int) -> Tensor:
+    """Draws `(S, B, d)` from the latent sites' laws."""
+    drawn = [problems.prior(index) for index in _parts(problems, draws, batch_size)]
+    return torch.cat(drawn).unflatten(0, (draws, problems.count))
+
+
 @torch.no_grad()
 def _evaluate(problems: Problems, u: Tensor, batch_size: int) -> _Draws:
     """Runs the model for draws `(S, B, d)`."""
     draws, count = u.shape[:2]
-    index = torch.arange(count, device=u.device).repeat(draws)
-    # A model that cannot be cut runs once for each draw.
-    size = batch_size if problems.separable else count
+    parts = _parts(problems, draws, batch_size)
+    numbers = u.flatten(0, 1).split([len(index) for index in parts])
     densities, likelihoods, records, sampled = [], [], [], []
     # What is drawn afterwards must not depend on the size of the parts.
     with _own_randomness():
-        for rows, part in zip(index.split(size), u.flatten(0, 1).split(size), strict=True):
+        for rows, part in zip(parts, numbers, strict=True):
             record = problems.select(rows).run(part)
             densities.append(record.log_density)
             likelihoods.append(record.log_likelihood)

@@ -212,19 +212,25 @@ class Problems:
 
         return self._choose(choose)
 
-    def prior(self) -> Tensor:
-        """Numbers `(B, d)` of a draw from the latent sites' laws."""
+    def prior(self, index: Tensor) -> Tensor:
+        """Numbers `(n, d)` of a draw from the latent sites' laws for each problem of `index`.
+
+        Of a model that is not separable, `index` has to be all problems.
+        """
 
         def choose(slot: Slot, place: Coordinates, law: Any) -> Tensor:
             if place.standard:
-                return torch.randn_like(self.start[:, slot.part])
+                return torch.randn_like(self.start[index, slot.part])
             return place.inverse(law.sample())
 
-        return self._choose(choose)
+        return self._choose(choose, index if self.separable else None)
 
-    def _choose(self, choose: Callable[[Slot, Coordinates, Any], Tensor]) -> Tensor:
-        handler = Choose(self.start, self.slots, self.space, choose)
-        model, args = self.call
+    def _choose(
+        self, choose: Callable[[Slot, Coordinates, Any], Tensor], index: Tensor | None = None
+    ) -> Tensor:
+        start = self.start if index is None else self.start[index]
+        handler = Choose(start, self.slots, self.space, choose)
+        model, args = self.call if index is None else self.take(index)
         with torch.no_grad(), _quiet(), handler:
             model(*args)
         return handler.u

@@ -16,7 +16,7 @@ METHODS = {
     "importance": {"num_samples": 2000},
     "prior": {"method": "importance", "proposal": "prior", "num_samples": 8000},
     "laplace": {"method": "laplace", "num_samples": 2000},
-    "nuts": {"method": "nuts", "num_samples": 300, "warmup": 60},
+    "nuts": {"method": "nuts", "num_samples": 150, "warmup": 50},
 }
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -49,7 +49,7 @@ def test_linear_gaussian_problems_have_their_posterior(name):
     assert error.abs().max() < 4
     ratio = law.variance / covariance.diagonal()
     assert ((ratio - 1).abs() < 6 * (2 / effective).sqrt()).all()
-    assert (effective > 90).all() and law.batch_shape == (2,)
+    assert (effective > 50).all() and law.batch_shape == (2,)
     if found.k_hat is not None:
         assert (found.k_hat < 0.7).all()
 
@@ -60,13 +60,14 @@ def test_methods_agree_where_the_posterior_is_no_normal_law():
     seen = law.sample().detach() + 0.5
 
     def model(seen):
-        with pyro.plate("problems", 1):
+        with pyro.plate("problems", len(seen)):
             x = pyro.sample("x", law)
             pyro.sample("seen", dist.StudentT(4.0, x, 0.5).to_event(1), obs=seen)
 
     means = {}
     for name in ("importance", "prior", "nuts"):
-        found = drawn(name, model, seen)
+        short = {"num_samples": 100, "warmup": 30} if name == "nuts" else {}
+        found = drawn(name, model, seen, **short)
         spread = found.laws["x"].variance.sqrt()
         means[name] = found.laws["x"].mean, spread / found.effective_sample_size[:, None].sqrt()
     for name in ("prior", "nuts"):
@@ -208,7 +209,7 @@ def test_kinds_without_samples_have_no_predictive_group():
 
 def test_chains_of_nuts():
     model, args, _, _ = linear(1)
-    found = posterior(model, *args, method="nuts", num_samples=60, warmup=40, chains=2)
+    found = posterior(model, *args, method="nuts", num_samples=60, warmup=30, chains=2)
     data = posterior_to_inference_data(found)
     assert data.posterior["x"].shape == (2, 60, 1, 2)
     np.testing.assert_array_equal(
