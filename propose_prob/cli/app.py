@@ -19,8 +19,10 @@ from ..errors import InputError
 from .demo import Demo
 from .evaluate import Evaluate
 from .fit import Fit
+from .fuse import Fuse
 from .lift import Lift
 from .options import package_version
+from .smooth import Smooth
 
 __all__ = ["main"]
 
@@ -102,7 +104,14 @@ def _fail(message: str) -> int:
 
 
 def _parse(args: list[str]) -> _Command:
-    commands: dict[str, Any] = {"demo": Demo, "lift": Lift, "fit": Fit, "evaluate": Evaluate}
+    commands: dict[str, Any] = {
+        "demo": Demo,
+        "lift": Lift,
+        "fit": Fit,
+        "fuse": Fuse,
+        "smooth": Smooth,
+        "evaluate": Evaluate,
+    }
     name = args[0] if args else ""
     program = f"{_PROGRAM} {name}"
     if name in commands:
@@ -133,7 +142,7 @@ def _parse(args: list[str]) -> _Command:
         )
     if name and not name.startswith("-"):
         raise InputError(
-            f"expected a command (demo, lift, fit, evaluate or train), got {name!r} "
+            f"expected a command (demo, lift, fit, fuse, smooth, evaluate or train), got {name!r} "
             f"(see {_PROGRAM} --help)"
         )
     # Help, or no command: only names and first lines matter.
@@ -143,6 +152,8 @@ def _parse(args: list[str]) -> _Command:
             Annotated[Demo, tyro.conf.subcommand("demo", description=listed["demo"])]
             | Annotated[Lift, tyro.conf.subcommand("lift", description=listed["lift"])]
             | Annotated[Fit, tyro.conf.subcommand("fit", description=listed["fit"])]
+            | Annotated[Fuse, tyro.conf.subcommand("fuse", description=listed["fuse"])]
+            | Annotated[Smooth, tyro.conf.subcommand("smooth", description=listed["smooth"])]
             | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description=listed["evaluate"])]
             | Annotated[_Train, tyro.conf.subcommand("train", description=listed["train"])],
             prog=_PROGRAM,

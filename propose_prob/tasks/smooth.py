@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distributions import (
-    DecodedPoseDistribution,
-    PushforwardDistribution,
-    RecalibratedDistribution,
-)
+from ..distributions import PushforwardDistribution
 from ..distributions.likelihoods import Kernel, PointLikelihood
 from ..errors import InputError
 from ..inference.banded import factor_banded, multiply_banded
 from ..inference.coordinates import coordinates
+from .views import observation_noise
 
 __all__ = ["Smoothed", "smooth", "typical_acceleration"]
 
@@ -275,7 +272,7 @@ class _Chain:
         self.frames = frames[0] + torch.arange(self.count, device=self.device)
         self.seen = torch.zeros(self.count, dtype=torch.bool, device=self.device)
         self.seen[self.rows] = True
-        own = _observation_noise(law).double().reshape(count, -1)
+        own = observation_noise(law).double().reshape(count, -1)
         self.noise = own.square() + noise**2
 
     def value(self, e: Tensor) -> Tensor:
@@ -371,19 +368,6 @@ class _Chain:
         if isinstance(self._law, PushforwardDistribution):
             value = self._law.function(value)
         return value.flatten(-2)
-
-
-def _observation_noise(law: Any) -> Tensor:
-    """Standard deviation that a law adds to its noise-free poses, `batch_shape + event_shape`."""
-    shape = law.batch_shape + law.event_shape
-    if isinstance(law, RecalibratedDistribution):
-        return _observation_noise(law.base_law) * law.temperature[..., None]
-    if isinstance(law, DecodedPoseDistribution):
-        free = torch.arange(law.event_shape[0], device=law.scale.device) != law.root
-        scale = law.scale.new_zeros(law.event_shape[0])
-        scale[free] = law.scale
-        return scale[:, None].expand(shape)
-    return torch.zeros(shape)
 
 
 def _second(x: Tensor, motion: PointLikelihood) -> Tensor:

@@ -1,0 +1,145 @@
+"""One person through a file of keypoints, as `propose-prob smooth` and `fuse` need them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Track", "check_intrinsics", "check_output_name", "read_track"]
+
+#: Frame numbers may be this many times as many as frames, before that looks like a mistake.
+_SPARSE = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One person in N frames, in the models' joint set.
+
+    Attributes:
+        numbers: Frame numbers, increasing.
+        names: The frames' names.
+        p2d: `(N, J, 2)`; NaN where not seen.
+        confidence: `(N, J)`; 0 where not seen.
+        dropped: Frames of which too little was seen.
+    """
+
+    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+    p2d: Tensor
+    confidence: Tensor
+    dropped: int
+
+
+def read_track(
+    path: Path,
+    *,
+    person: str | None,
+    skeleton: str | None,
+    image_size: tuple[int, int] | None,
+    min_joints: int,
+    min_confidence: float,
+    by_order: bool,
+) -> Track:
+    """Read the frames of one person.
+
+    Args:
+        path: File or folder.
+        person: Label of the person; None for the one in most frames.
+        skeleton: As of `read_keypoints`.
+        image_size: As of `read_keypoints`.
+        min_joints: Frames with fewer visible joints are dropped.
+        min_confidence: Joints with a lower confidence count as not seen.
+        by_order: Whether frames are numbered in their order instead of by their names.
+
+    Raises:
+        InputError: If the file is not readable, has no such person or no usable frame, or its frame
+            numbers do not increase.
+    """
+    import torch
+
+    from ..data.keypoints import read_keypoints
+    from ..pose.convert import convert
+    from ..pose.normalise import visible_joints
+    from ..pose.skeleton import H36M_17
+
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder")
+    frames = list(read_keypoints(path, skeleton=skeleton, image_size=image_size))
+    labels = Counter(str(label) for frame in frames for label in set(frame.person_ids))
+    if person is None:
+        person = labels.most_common(1)[0][0]
+    elif person not in labels:
+        raise InputError(
+            f"{path}: expected a person {person!r}, got only {', '.join(sorted(labels)[:10])}"
+        )
+    numbers: list[int] = []
+    names: list[str] = []
+    poses, weights = [], []
+    dropped = 0
+    for order, frame in enumerate(frames):
+        rows = [row for row, label in enumerate(frame.person_ids) if str(label) == person]
+        if not rows:
+            continue
+        points, confidence = convert(
+            frame.p2d[rows[0]], frame.skeleton, H36M_17, confidence=frame.confidence[rows[0]]
+        )
+        confidence = torch.where(confidence < min_confidence, 0, confidence)
+        visible = visible_joints(points, confidence)
+        seen = points[visible]
+        if len(seen) < min_joints or float((seen.amax(0) - seen.amin(0)).max()) <= 0:
+            dropped += 1
+            continue
+        numbers.append(order if by_order else _number(frame.frame, path))
+        names.append(str(frame.frame))
+        poses.append(torch.where(visible[:, None], points, torch.nan))
+        weights.append(torch.where(visible, confidence, 0))
+    if not poses:
+        raise InputError(
+            f"{path}: expected frames with at least {min_joints} visible joints (--min-joints), "
+            "got none"
+        )
+    if any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+        raise InputError(f"{path}: frame numbers do not increase; number them with --by-order")
+    span = numbers[-1] - numbers[0] + 1
+    if span > _SPARSE * len(numbers) + 100:
+        raise InputError(
+            f"{path}: {len(numbers)} frames are numbered {numbers[0]} to {numbers[-1]}; if these "
+            "are no frame numbers, use --by-order"
+        )
+    return Track(tuple(numbers), tuple(names), torch.stack(poses), torch.stack(weights), dropped)
+
+
+def check_intrinsics(focal: float | None, center: tuple[float, float] | None) -> None:
+    """Raise `InputError` where only one of both is given, or the focal length is not positive."""
+    if (focal is None) != (center is None):
+        raise InputError("expected --focal and --center together, got only one of them")
+    if focal is not None and not 0 < focal < float("inf"):
+        raise InputError(f"expected a focal length > 0, got {focal}")
+
+
+def check_output_name(out: Path, inputs: tuple[Path, ...]) -> None:
+    """Raise `InputError` where the output has a wrong name or would replace an input."""
+    from ..inference.streams import check_output
+
+    if out.suffix not in (".nc", ".npz"):
+        raise InputError(f"{out}: expected an output name that ends in .nc or .npz")
+    check_output(out)
+    if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
+        raise InputError(f"{out}: the output would replace an input")
+
+
+def _number(name: int | str, path: Path) -> int:
+    if isinstance(name, int):
+        return name
+    digits = re.findall(r"\d+", Path(name).stem if "." in name else name)
+    if not digits:
+        raise InputError(f"{path}: frame {name!r} has no number in its name; use --by-order")
+    return int(digits[-1])
