@@ -41,6 +41,7 @@ def write_meshes(
             names a vertex that is not there, a name comes twice, or trimesh is missing.
 
     Example:
+        >>> import torch
         >>> folder = tempfile.TemporaryDirectory()
         >>> triangle = torch.eye(3).expand(2, 3, 3)
         >>> faces = torch.tensor([[0, 1, 2]])
