@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--stride", type=int, default=20)
     parser.add_argument("--samples", type=int, default=60)
+    parser.add_argument("--builds", type=int, default=20, help="stride of other builds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model, val = load(arguments.model), load_cmu17("val")
@@ -49,7 +50,7 @@ def main() -> None:
     sets = [
         CMU17Set(val, "exact", arguments.stride),
         CMU17Set(val, "noisy", arguments.stride),
-        CMU17Set(dataclasses.replace(other, split="val, other builds"), "exact", arguments.stride),
+        CMU17Set(dataclasses.replace(other, split="val, other builds"), "exact", arguments.builds),
     ]
     report = recalibrate(model, sets, samples=arguments.samples, progress=print)
     print(report.to_table())

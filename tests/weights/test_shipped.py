@@ -1,5 +1,6 @@
 """The shipped model keeps its promises on real motion that it was never trained on."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,8 @@ def test_error_and_calibration_stay_where_the_card_says(
     samples = law.sample((200,))
     curve = CalibrationCurve(17, fixed_joints=(0,))
     curve.update(samples, poses[1])
-    assert 1e3 * mpjpe(law.point_estimate, poses[1]).mean() < 28.5
-    assert 1e3 * mpjpe(samples, poses[1]).amin(0).mean() < 18.5
+    assert 1e3 * mpjpe(law.point_estimate, poses[1]).mean() < 27
+    assert 1e3 * mpjpe(samples, poses[1]).amin(0).mean() < 16.5
     assert curve.result().error < 0.10
 
 
@@ -87,8 +88,7 @@ def test_log_prob_knows_left_from_right(
 
 def test_stages_that_made_it_are_readable_configurations(model: ProPose) -> None:
     folder = Path(store.__file__).parent
-    for stage in (1, 2):
-        assert (
-            read_config(folder / f"propose-cmu17-stage{stage}.json", default=TrainConfig()).model
-            == model.config
-        )
+    for stage in (1, 2, 3):
+        config = read_config(folder / f"propose-cmu17-stage{stage}.json", default=TrainConfig())
+        # Dropout was lowered for the last stage; it leaves the weights' shapes alone.
+        assert dataclasses.replace(config.model, dropout=model.config.dropout) == model.config

@@ -119,7 +119,9 @@ def write_foreign(path, model):
 
 
 def write_other_model(path, model):
-    save_file({"x": torch.zeros(3)}, path, metadata={"format": "propose_prob/1", "model": "SomethingElse"})
+    save_file(
+        {"x": torch.zeros(3)}, path, metadata={"format": "propose_prob/1", "model": "SomethingElse"}
+    )
 
 
 def write_other_format(path, model):

@@ -1,0 +1,113 @@
+"""ProHMR's shipped models keep their promises on real motion that they were never trained on."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from propose_prob import available, load
+from propose_prob.bodies import SkeletonBody
+from propose_prob.data import load_cmu17, load_cmu_body
+from propose_prob.data.cmu17 import FOCAL
+from propose_prob.distributions import PoseFlowDistribution
+from propose_prob.evaluation import CalibrationCurve, mpjpe, pa_mpjpe
+from propose_prob.models import LiftingFlow, ProHMR
+from propose_prob.pose.rotations import matrix_from_6d
+from propose_prob.pose.skeleton import H36M_17
+
+
+def chosen(data, count=200):
+    return torch.randperm(4 * len(data), generator=torch.Generator().manual_seed(0))[:count]
+
+
+@pytest.fixture(scope="module")
+def lifting() -> LiftingFlow:
+    return load("prohmr-lifting-cmu17")
+
+
+@pytest.fixture(scope="module")
+def prohmr() -> ProHMR:
+    return load("prohmr-cmu17")
+
+
+@pytest.fixture(scope="module")
+def poses():
+    data = load_cmu17("test_seen")
+    rows = chosen(data)
+    return data.p2d().flatten(0, 1)[rows], data.p3d().flatten(0, 1)[rows]
+
+
+@pytest.fixture(scope="module")
+def bodies():
+    """Keypoints of bodies, and their joints: the body's own, so that both can agree exactly."""
+    data, recorded, body = load_cmu17("test_seen"), load_cmu_body("test_seen"), SkeletonBody()
+    world = body.regress(body(recorded.theta, recorded.shape, recorded.translation))
+    data = dataclasses.replace(data, world=world)
+    rows = chosen(data)
+    return data.p2d().flatten(0, 1)[rows], data.p3d().flatten(0, 1)[rows]
+
+
+def test_both_are_listed_and_frozen(lifting, prohmr):
+    assert {"prohmr-cmu17", "prohmr-lifting-cmu17"} <= set(available())
+    for model in (lifting, prohmr):
+        assert not model.training
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_lifting_stays_where_its_card_says(lifting, poses):
+    p2d, p3d = poses
+    law = lifting.conditional(p2d, focal=FOCAL)
+    torch.manual_seed(0)
+    samples = law.sample((200,))
+    curve = CalibrationCurve(17, fixed_joints=(0,))
+    curve.update(samples, p3d)
+    assert 1e3 * mpjpe(law.mode, p3d).mean() < 28
+    assert 1e3 * mpjpe(samples, p3d).amin(0).mean() < 18
+    assert curve.result().error < 0.10
+
+
+def test_lifting_density_tells_left_from_right(lifting, poses):
+    p2d, p3d = poses
+    law = lifting.conditional(p2d, focal=FOCAL)
+    swapped = law.log_prob(p3d[:, list(H36M_17.mirror)])
+    assert (law.log_prob(p3d) > swapped).float().mean() >= 0.98
+
+
+@torch.no_grad()
+def test_body_pose_stays_where_its_card_says(prohmr, bodies):
+    p2d, p3d = bodies
+    estimate = prohmr.estimate(p2d, focal=FOCAL)
+    body = SkeletonBody()
+
+    def joints(sixd):
+        return body.regress(body(matrix_from_6d(sixd), estimate.shape))
+
+    torch.manual_seed(0)
+    point = pa_mpjpe(joints(estimate.law.mode), p3d)
+    best = pa_mpjpe(joints(estimate.law.sample((25,))), p3d).amin(0)
+    assert 1e3 * point.mean() < 25
+    assert 1e3 * best.mean() < 25
+    ranks = torch.stack([estimate.law.entropy(), point]).argsort(-1).argsort(-1).double()
+    assert torch.corrcoef(ranks)[0, 1] > 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prohmr-cmu17", "prohmr-lifting-cmu17"])
+def test_the_mode_is_the_best_of_200_restarts_on_real_inputs(name, poses):
+    law = load(name).conditional(poses[0][:20], focal=FOCAL)
+    assert isinstance(law, PoseFlowDistribution)
+    flow = law.flow.expand((200, 20))
+    torch.manual_seed(0)
+    x = flow.sample().double().requires_grad_()
+    double = load(name).double().conditional(poses[0][:20].double(), focal=FOCAL)
+    optimiser = torch.optim.LBFGS([x], max_iter=500, history_size=20, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        value = -double.flow.log_prob(x).sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    best = double.flow.log_prob(x.detach()).amax(0)
+    torch.testing.assert_close(best, double.log_prob(double.mode), atol=1e-4, rtol=0)
