@@ -28,7 +28,7 @@ SPLITS = ("val", "test_seen", "test_subject03")
 
 
 def body_split(split: str) -> CMU17:
-    """CMU17's cameras and noise, with the retargeted bodies' joints in place of the motion capture."""
+    """CMU17's cameras and noise, with retargeted bodies' joints in place of the capture's."""
     data, bodies, body = load_cmu17(split), load_cmu_body(split), SkeletonBody()
     joints = body.regress(body(bodies.theta, bodies.shape, bodies.translation))
     return dataclasses.replace(data, world=joints)
@@ -96,7 +96,8 @@ def main() -> None:
         row = accuracy(model, split, arguments.stride, 25, **fields)
         rows.append({"split": split, "hidden": 4, **fields, **row})
         ranks[split] = entropy(model, split, arguments.stride)
-    (arguments.out / "prohmr.json").write_text(json.dumps({"rows": rows, "entropy": ranks}, indent=1))
+    stored = json.dumps({"rows": rows, "entropy": ranks}, indent=1)
+    (arguments.out / "prohmr.json").write_text(stored)
     (arguments.out / "prohmr.md").write_text(table(rows, ranks))
 
 

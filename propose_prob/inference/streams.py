@@ -183,7 +183,7 @@ class _NetCDFWriter(Writer):
                 stored[start : self._items] = values
 
     def _define(self, arrays: dict[str, Array]) -> None:
-        import h5py  # type: ignore[import-untyped]
+        import h5py
 
         text = h5py.string_dtype()
         names: dict[str, list[str] | Array] = {

@@ -41,7 +41,7 @@ def test_help_of_a_command(run, command):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ((), "demo, lift, fit, evaluate, train"),
+        ((), "demo, lift, fit, fuse, smooth, evaluate, train"),
         (("fly",), "'fly'"),
         (("--bogus",), "see propose-prob --help"),
         (("demo", "--bogus", "3"), "--bogus"),
