@@ -57,7 +57,7 @@ class Smooth:
     skeleton: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="W H")] = None
     model: str = DEFAULT_MODEL
-    acceleration: float = 2.0
+    acceleration: float = 20.0
     kernel: Literal["student_t", "gaussian", "geman_mcclure"] = "student_t"
     focal: Annotated[float | None, tyro.conf.arg(metavar="F")] = None
     center: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="X Y")] = None
