@@ -26,7 +26,7 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_build", "_ext"]
-if "prohmr-cmu17" not in available():
+if not {"prohmr-cmu17", "prohmr-lifting-cmu17"} <= set(available()):
     exclude_patterns.append("tutorials/05-prohmr.md")
 
 # Docstrings say `ProPose.conditional` and `(..., J, 3)` alike: a link where there is such a name,
