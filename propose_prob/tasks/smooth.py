@@ -10,21 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distributions import PushforwardDistribution
 from ..distributions.likelihoods import Kernel, PointLikelihood
 from ..errors import InputError
-from ..inference.banded import factor_banded, multiply_banded
-from ..inference.coordinates import coordinates
-from .views import observation_noise
+from .chain import Chain, kernel_weights, motion_weights
 
 __all__ = ["Smoothed", "smooth", "typical_acceleration"]
 
-#: Numbers that one pass of forward derivatives may hold for a layer of a hundred.
-_PASS = 60_000
 #: A law is linearised anew where a base variable has moved further than this, in its own spread.
 _MOVED = 0.02
-#: Lets blocks be factored that nothing but the motion term holds; it acts on steps, not on poses.
-_RIDGE = 1e-6
 #: Longest damping of a frame: it then stands still.
 _DAMPED = 1e6
 
@@ -137,7 +130,7 @@ def smooth(
         torch.Size([50, 17, 3])
     """
     _check_options(law, fps, noise, max_steps, tolerance)
-    chain = _Chain(law, frames, noise)
+    chain = Chain(law, frames, noise)
     scale = torch.as_tensor(acceleration, dtype=torch.float64, device=chain.device) / fps**2
     if not bool((scale > 0).all()):
         raise InputError("expected acceleration > 0")
@@ -159,7 +152,7 @@ def smooth(
     for steps in range(1, max_steps + 1):
         if float((e - linear_at).abs().max()) > _MOVED:
             linear_at, jacobian = e, chain.jacobian(e)
-        weights = _weights(x, motion)
+        weights = motion_weights(x, motion)
         de, dx, rest = chain.step(e, x, mean, jacobian, damping, weights)
         share = 1.0
         for _ in range(6):
@@ -186,7 +179,7 @@ def smooth(
         if change < tolerance:
             converged = True
             break
-    weights = _weights(x, motion)
+    weights = motion_weights(x, motion)
     spread = chain.spread(jacobian, weights)
     return Smoothed(
         pose=x.unflatten(-1, (points, dims)).to(chain.dtype),
@@ -195,7 +188,7 @@ def smooth(
         spread=spread.unflatten(-1, (points, dims)).square().sum(-1).sqrt().to(chain.dtype),
         base=e.to(chain.dtype),
         source=chain.source(e),
-        motion_weights=_kernel_weights(x, motion)[..., 0].to(chain.dtype),
+        motion_weights=kernel_weights(x, motion)[..., 0].to(chain.dtype),
         log_density=-objective,
         steps=steps,
         converged=converged,
@@ -238,168 +231,6 @@ def typical_acceleration(
         weight = (dof + dims) / (dof + square / variance.clamp_min(1e-30))
         variance = (weight * square).mean(0) / dims
     return (variance.sqrt() * fps**2).to(poses.dtype)
-
-
-class _Chain:
-    """The frames of one person: which have a law, and how the law gives a pose.
-
-    Poses are rows of n numbers in float64; laws are evaluated in their own precision.
-    """
-
-    def __init__(self, law: Any, frames: Tensor | None, noise: float) -> None:
-        count = law.batch_shape[0]
-        self._law = law
-        inner = law.law if isinstance(law, PushforwardDistribution) else law
-        place = coordinates(inner, "pose", "latent")
-        start = place.start()
-        if not place.standard:
-            raise InputError(
-                f"expected a law that is the image of a normal one, got {type(inner).__name__}"
-            )
-        self._inner = place.value
-        self.size = place.size
-        self.dtype, self.device = start.dtype, start.device
-        if frames is None:
-            frames = torch.arange(count)
-        if frames.shape != (count,) or frames.is_floating_point():
-            raise InputError(
-                f"expected frames as {count} whole numbers, one for each law, got "
-                f"{tuple(frames.shape)} of {frames.dtype}"
-            )
-        frames = frames.to(self.device)
-        if bool((frames.diff() <= 0).any()):
-            raise InputError("expected frames that increase (axis 0)")
-        self.rows = frames - frames[0]
-        self.count = int(self.rows[-1]) + 1
-        self.frames = frames[0] + torch.arange(self.count, device=self.device)
-        self.seen = torch.zeros(self.count, dtype=torch.bool, device=self.device)
-        self.seen[self.rows] = True
-        own = observation_noise(law).double().reshape(count, -1)
-        self.noise = own.square() + noise**2
-
-    def value(self, e: Tensor) -> Tensor:
-        """Poses `(N, n)` of base variables `(N, d)`."""
-        return self._pose(e.to(self.dtype)).double()
-
-    def source(self, e: Tensor) -> Tensor | None:
-        """Values of the law behind a push-forward."""
-        if isinstance(self._law, PushforwardDistribution):
-            return self._inner(e.to(self.dtype))
-        return None
-
-    def jacobian(self, e: Tensor) -> Tensor:
-        """Derivatives of `value`, `(N, n, d)`."""
-        e = e.to(self.dtype)
-        basis = torch.eye(self.size, dtype=e.dtype, device=e.device)
-
-        def column(direction: Tensor) -> Tensor:
-            return torch.func.jvp(self._pose, (e,), (direction.expand_as(e),))[1]
-
-        chunk = max(1, _PASS // len(e))
-        columns = torch.func.vmap(column, chunk_size=chunk)(basis)
-        return columns.movedim(0, -1).double()
-
-    def interpolate(self, mean: Tensor) -> Tensor:
-        """Poses of all frames `(T, n)`, straight lines between those seen."""
-        times = torch.arange(self.count, device=self.device)
-        after = torch.searchsorted(self.rows, times).clamp(max=len(self.rows) - 1)
-        before = torch.where(self.rows[after] > times, after - 1, after).clamp(min=0)
-        gap = (self.rows[after] - self.rows[before]).clamp(min=1).double()
-        part = ((times - self.rows[before]).double() / gap)[:, None]
-        return (1 - part) * mean[before] + part * mean[after]
-
-    def objective(self, e: Tensor, x: Tensor, mean: Tensor, motion: PointLikelihood) -> float:
-        """Negative log-density, nats; infinite where it is not a number."""
-        two_pi = math.log(2 * math.pi)
-        gap = (x[self.rows] - mean).square() / self.noise
-        value = 0.5 * (e.square().sum() + two_pi * e.numel())
-        value = value + 0.5 * (gap + self.noise.log() + two_pi).sum()
-        value = value - motion.log_prob(_second(x, motion)).sum()
-        return float(value) if bool(value.isfinite()) else math.inf
-
-    def step(
-        self,
-        e: Tensor,
-        x: Tensor,
-        mean: Tensor,
-        jacobian: Tensor,
-        damping: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """A Gauss-Newton step with the base variables eliminated.
-
-        Given `x`, base variables are independent between frames, and linear: what is left is one
-        system in the poses, in which each law is a normal one.
-
-        Returns:
-            Changes of `e` `(N, d)` and `x` `(T, n)`, and what then is noise: `x` less the pose of
-            its linearised law `(N, n)`.
-        """
-        factor = 1 + damping[:, None]
-        centre = mean - (jacobian @ (e / factor)[..., None])[..., 0]
-        precision, main = self._system(jacobian, factor, weights)
-        bands = _motion_bands(weights, self.count)
-        pull = -multiply_banded([bands[0].diag_embed(), *bands[1:]], x)
-        pull[self.rows] += (precision @ (centre - x[self.rows])[..., None])[..., 0]
-        main += bands[0].diag_embed()
-        dx = factor_banded([main, *bands[1:]]).solve(pull)
-        ahead = (precision @ (x[self.rows] + dx[self.rows] - centre)[..., None])[..., 0]
-        de = ((jacobian.mT @ ahead[..., None])[..., 0] - e) / factor
-        return de, dx, self.noise * ahead
-
-    def spread(self, jacobian: Tensor, weights: Tensor) -> Tensor:
-        """Posterior standard deviations `(T, n)` of the linearised problem."""
-        main = self._system(jacobian, torch.ones_like(jacobian[:, 0, :1]), weights)[1]
-        bands = _motion_bands(weights, self.count)
-        main += bands[0].diag_embed()
-        return factor_banded([main, *bands[1:]]).variances().sqrt()
-
-    def _system(self, jacobian: Tensor, factor: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Precision of each law in the pose `(N, n, n)`, and as blocks of all frames."""
-        n = jacobian.shape[-2]
-        covariance = (jacobian / factor[..., None]) @ jacobian.mT
-        covariance.diagonal(dim1=-2, dim2=-1).add_(self.noise)
-        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-        main = precision.new_zeros(self.count, n, n)
-        main.diagonal(dim1=-2, dim2=-1).add_(_RIDGE)
-        main[self.rows] += precision
-        return precision, main
-
-    def _pose(self, e: Tensor) -> Tensor:
-        value = self._inner(e)
-        if isinstance(self._law, PushforwardDistribution):
-            value = self._law.function(value)
-        return value.flatten(-2)
-
-
-def _second(x: Tensor, motion: PointLikelihood) -> Tensor:
-    """Second differences `(T - 2, J, D)` of rows `(T, n)`; none of fewer than three."""
-    second = x[2:] - 2 * x[1:-1] + x[:-2] if len(x) > 2 else x[:0]
-    return second.unflatten(-1, tuple(motion.event_shape))
-
-
-def _kernel_weights(x: Tensor, motion: PointLikelihood) -> Tensor:
-    """Weights of the squared standardised accelerations, `(T - 2, J, D)`."""
-    residuals = motion.residuals(_second(x, motion))
-    return motion.weights(residuals).unflatten(-1, tuple(motion.event_shape))
-
-
-def _weights(x: Tensor, motion: PointLikelihood) -> Tensor:
-    """Weights of the squared accelerations `(T - 2, n)`, one over the unit squared."""
-    return (_kernel_weights(x, motion) / motion.scale[..., None].square()).flatten(-2)
-
-
-def _motion_bands(weights: Tensor, count: int) -> list[Tensor]:
-    """Bands of the matrix of `sum w (x_{t-1} - 2 x_t + x_{t+1})^2`, all diagonal blocks."""
-    n = weights.shape[-1]
-    main, first = weights.new_zeros(count, n), weights.new_zeros(max(count - 1, 0), n)
-    if count > 2:
-        main[:-2] += weights
-        main[1:-1] += 4 * weights
-        main[2:] += weights
-        first[:-1] -= 2 * weights
-        first[1:] -= 2 * weights
-    return [main, first, weights]
 
 
 def _check_options(law: Any, fps: float, noise: float, max_steps: int, tolerance: float) -> None:
