@@ -4,7 +4,7 @@ The truth is the retargeted body's own joints, and so is the 2D: a body of the r
 no error. Writes `OUT/fit.json` and `OUT/fit.md`: PA-MPJPE of the law's mode, of the fit with the
 law as prior, and of the same fit, from the same start, with independent normal laws of the joint
 angles in its place: of the training poses' mean and spread, and N(0, I) about the T pose. The
-standard deviation of the keypoints was chosen on `val` for each kind of 2D and each prior.
+standard deviation of the keypoints is chosen on `val` for each kind of 2D and each prior.
 """
 
 from __future__ import annotations
@@ -30,11 +30,7 @@ from propose_prob.tasks import fit, generic_prior
 SPLITS = ("test_seen", "test_subject03")
 PRIORS = ("law", "training angles", "N(0, I)")
 
-#: Standard deviation of a keypoint, half image widths, by kind of 2D and prior.
-SCALES = {
-    "exact": {"law": 0.002, "training angles": 0.002, "N(0, I)": 0.002},
-    "noisy": {"law": 0.006, "training angles": 0.02, "N(0, I)": 0.02},
-}
+#: Standard deviations of a keypoint, half image widths, from which val chooses.
 CANDIDATES = {"exact": (0.001, 0.002, 0.004), "noisy": (0.004, 0.006, 0.01, 0.02, 0.04)}
 
 
@@ -97,16 +93,12 @@ def main() -> None:
     parser.add_argument("--model", default="prohmr-cmu17")
     parser.add_argument("--stride", type=int, default=20)
     parser.add_argument("--solver", default="auto")
-    parser.add_argument("--tune", action="store_true", help="choose the scales on val anew")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = load(arguments.model)
     train = load_cmu_body("train").theta[::20]
-    scales = SCALES
-    if arguments.tune:
-        scales = tune(model, arguments.stride, train, arguments.solver)
-        print(json.dumps(scales), flush=True)
+    scales = tune(model, arguments.stride, train, arguments.solver)
     rows = []
     for split in SPLITS:
         for keypoints in ("exact", "noisy"):
@@ -117,7 +109,7 @@ def main() -> None:
                 row[prior] = part.fitted(prior, scales[keypoints][prior], train, arguments.solver)
             rows.append(row)
             print(table([row]), flush=True)
-    result = {"model": arguments.model, "stride": arguments.stride, "rows": rows}
+    result = {"model": arguments.model, "stride": arguments.stride, "scales": scales, "rows": rows}
     (arguments.out / "fit.json").write_text(json.dumps(result, indent=1))
     (arguments.out / "fit.md").write_text(
         f"{arguments.model}, every {arguments.stride}th frame, four cameras, known intrinsics, "
