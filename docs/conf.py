@@ -28,6 +28,8 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 if not {"prohmr-cmu17", "prohmr-lifting-cmu17"} <= set(available()):
     exclude_patterns.append("tutorials/05-prohmr.md")
+# A type that two parts name alike is no link.
+suppress_warnings = ["ref.python"]
 
 # Docstrings say `ProPose.conditional` and `(..., J, 3)` alike: a link where there is such a name,
 # code where there is none.

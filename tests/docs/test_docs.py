@@ -25,7 +25,7 @@ MARKDOWN = sorted(
         "*.md",
         "docs/*.md",
         "docs/howto/*.md",
-        "tutorials/*.md",
+        "docs/tutorials/*.md",
         "propose_prob/**/*.md",
     )
     for path in ROOT.glob(pattern)
