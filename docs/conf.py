@@ -54,6 +54,8 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True
+# Progress bars complain there about missing widgets.
+nb_output_stderr = "remove"
 
 html_theme = "furo"
 html_title = "propose_prob"
