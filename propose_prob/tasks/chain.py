@@ -114,6 +114,14 @@ class Chain:
         Given `x`, base variables are independent between frames, and linear: what is left is one
         system in the poses, in which each law is a normal one.
 
+        Args:
+            e: Base variables `(N, d)`.
+            x: Poses of all frames `(T, n)`.
+            mean: The laws' noise-free poses at `e`, `(N, n)`.
+            jacobian: Their derivatives `(N, n, d)`.
+            damping: Of each frame with a law, `(N,)`.
+            weights: Robust weights of the motion term.
+
         Returns:
             Changes of `e` `(N, d)` and `x` `(T, n)`, and what then is noise: `x` less the pose of
             its linearised law `(N, n)`.

@@ -27,15 +27,17 @@ def test_version_as_a_user_types_it():
 def test_help_names_every_command(run):
     code, out, err = run("--help")
     assert code == 0 and not err
-    for command in ("demo", "lift", "evaluate", "train"):
+    for command in ("demo", "lift", "fit", "fuse", "smooth", "evaluate", "train"):
         assert f"• {command}" in out
 
 
-@pytest.mark.parametrize("command", ["demo", "lift", "evaluate"])
+@pytest.mark.parametrize("command", ["demo", "lift", "fit", "fuse", "smooth", "evaluate"])
 def test_help_of_a_command(run, command):
     code, out, err = run(command, "--help")
     assert code == 0 and not err
-    assert "--model" in out and "--threads" in out and "--seed" in out
+    # `evaluate` takes any number of models, so they are positional there.
+    assert ("MODEL" if command == "evaluate" else "--model") in out
+    assert "--threads" in out and "--seed" in out
 
 
 @pytest.mark.parametrize(
