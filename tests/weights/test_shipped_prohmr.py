@@ -91,7 +91,7 @@ def test_body_pose_stays_where_its_card_says(prohmr, bodies):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["prohmr-lifting-cmu17"])
+@pytest.mark.parametrize("name", ["prohmr-cmu17", "prohmr-lifting-cmu17"])
 def test_the_mode_is_the_best_of_200_restarts_on_real_inputs(name, poses):
     model = load(name).double()
     law = model.conditional(poses[0][:20].double(), focal=FOCAL)
