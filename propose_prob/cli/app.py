@@ -22,6 +22,7 @@ from .fit import Fit
 from .fuse import Fuse
 from .lift import Lift
 from .options import package_version
+from .render import Render
 from .smooth import Smooth
 
 __all__ = ["main"]
@@ -111,6 +112,7 @@ def _parse(args: list[str]) -> _Command:
         "fuse": Fuse,
         "smooth": Smooth,
         "evaluate": Evaluate,
+        "render": Render,
     }
     name = args[0] if args else ""
     program = f"{_PROGRAM} {name}"
@@ -142,8 +144,8 @@ def _parse(args: list[str]) -> _Command:
         )
     if name and not name.startswith("-"):
         raise InputError(
-            f"expected a command (demo, lift, fit, fuse, smooth, evaluate or train), got {name!r} "
-            f"(see {_PROGRAM} --help)"
+            "expected a command (demo, lift, fit, fuse, smooth, evaluate, render or train), got "
+            f"{name!r} (see {_PROGRAM} --help)"
         )
     # Help, or no command: only names and first lines matter.
     listed = {name: _first_line(kind) for name, kind in (commands | {"train": _Train}).items()}
@@ -155,6 +157,7 @@ def _parse(args: list[str]) -> _Command:
             | Annotated[Fuse, tyro.conf.subcommand("fuse", description=listed["fuse"])]
             | Annotated[Smooth, tyro.conf.subcommand("smooth", description=listed["smooth"])]
             | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description=listed["evaluate"])]
+            | Annotated[Render, tyro.conf.subcommand("render", description=listed["render"])]
             | Annotated[_Train, tyro.conf.subcommand("train", description=listed["train"])],
             prog=_PROGRAM,
             description=_DESCRIPTION,
