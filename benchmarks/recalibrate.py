@@ -52,7 +52,8 @@ def main() -> None:
         CMU17Set(val, "noisy", arguments.stride),
         CMU17Set(dataclasses.replace(other, split="val, other builds"), "exact", arguments.builds),
     ]
-    report = recalibrate(model, sets, samples=arguments.samples, progress=print)
+    familiar = load_cmu17("train").world[::50]
+    report = recalibrate(model, sets, familiar=familiar, samples=arguments.samples, progress=print)
     print(report.to_table())
     save(model, arguments.out, half=True)
 

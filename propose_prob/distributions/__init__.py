@@ -7,12 +7,8 @@ from .latent import DecodedPoseDistribution, LogProbEstimate
 from .likelihoods import JointLikelihood, Kernel, KeypointLikelihood, PointLikelihood
 from .mixture import PoseMixtureDistribution
 from .pushforward import PushforwardDistribution
-from .recalibrated import (
-    RecalibratedDistribution,
-    Recalibration,
-    default_recalibration,
-    joint_groups,
-)
+from .recalibrated import RecalibratedDistribution
+from .recalibration import Reading, Recalibration, default_recalibration, joint_groups
 from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
 
 __all__ = [
@@ -28,6 +24,7 @@ __all__ = [
     "PoseFlowDistribution",
     "PoseMixtureDistribution",
     "PushforwardDistribution",
+    "Reading",
     "RecalibratedDistribution",
     "Recalibration",
     "VectorToJoints",

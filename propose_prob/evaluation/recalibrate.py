@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from propose_prob.distributions import (
     DecodedPoseDistribution,
+    Reading,
     RecalibratedDistribution,
     Recalibration,
     joint_groups,
@@ -21,6 +22,7 @@ from propose_prob.evaluation.calibration import CalibrationCurve
 from propose_prob.evaluation.dataset import EvaluationSet
 from propose_prob.evaluation.errors import mpjpe
 from propose_prob.evaluation.prepare import Condition, Prepared, prepare
+from propose_prob.evaluation.recalibrate_factors import Draws, fit_factors
 from propose_prob.evaluation.scores import energy_scores, nll_per_coordinate
 from propose_prob.pose.skeleton import H36M_17, Skeleton
 
@@ -30,8 +32,6 @@ __all__ = ["RecalibratedModel", "RecalibrationReport", "recalibrate"]
 _NOISE_LOG = (math.log(0.25), math.log(4.0))
 _NOISE_STEPS = 6
 _NOISE_BATCH = 8
-#: Weight of squared slopes: features that do not help stay at zero.
-_RIDGE = 1e-3
 
 
 class RecalibratedModel(nn.Module):
@@ -129,6 +129,7 @@ def recalibrate(
     val: Sequence[EvaluationSet],
     *,
     skeleton: Skeleton = H36M_17,
+    familiar: Tensor | None = None,
     samples: int = 100,
     hidden: Sequence[int] = (0, 4),
     noise_pairs: int = 128,
@@ -140,10 +141,11 @@ def recalibrate(
     """Fit the spread of a model's laws on held-out data by proper scores.
 
     First the observation noise of a `DecodedPoseDistribution`, by the density of true poses
-    (golden-section search): the only score that sees a few millimetres. Then the temperatures of
-    joint groups and their slopes, by the energy score of each joint's law, divided by half the mean
+    (golden-section search): the only score that sees a few millimetres. Then the factors of joint
+    groups and their slopes, across the line of sight by the energy score of each joint's two
+    coordinates there, along it by that of its depth (the CRPS), each divided by half the mean
     distance of its samples: a weight that depends on the evidence alone keeps a score proper, and
-    this one makes a wrist of a noisy person count as much as a hip of a clear one. Both scores are
+    this one makes a wrist of a noisy person count as much as a hip of a clear one. All scores are
     smallest, in expectation, at the true law; best of many hypotheses is not looked at.
 
     Every set is used under every condition: intrinsics known (where the set has them) and unknown,
@@ -155,6 +157,8 @@ def recalibrate(
             `Recalibration`, the numbers are put there, to be stored with the weights.
         val: Held-out sets, never test data.
         skeleton: The model's joint set.
+        familiar: Poses of the performers trained on, `(N, J, 3)`, metres, any axes: their bone
+            lengths tell strange builds. Left out, builds are not told apart.
         samples: Samples for each item.
         hidden: Numbers of random joints to hide.
         noise_pairs: Items whose density is computed for the observation noise.
@@ -173,8 +177,10 @@ def recalibrate(
         raise InputError("expected at least one data set to recalibrate on, got none")
     slot = getattr(model, "calibration", None)
     own = isinstance(slot, Recalibration)
-    fitted = slot if isinstance(slot, Recalibration) else Recalibration(joint_groups(skeleton))
-    fitted = fitted.to(device)
+    if isinstance(slot, Recalibration):
+        fitted = slot.to(device)
+    else:
+        fitted = Recalibration(joint_groups(skeleton), parents=skeleton.parents).to(device)
     result = model if own else RecalibratedModel(model, fitted)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     runs = [
@@ -183,8 +189,9 @@ def recalibrate(
         for known in _intrinsics(data)
         for count in hidden
     ]
-    for buffer in (fitted.log_temperature, fitted.slopes, fitted.log_noise):
-        buffer.zero_()
+    fitted.reset()
+    if familiar is not None:
+        fitted.learn_builds(familiar)
     fitted.enabled = False
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -198,8 +205,8 @@ def recalibrate(
                 draws.append(_draw(run, fitted, samples))
             before = {draw.name: _honesty(draw, None) for draw in draws}
             with torch.enable_grad():
-                _fit_temperature(fitted, draws)
-            after = {draw.name: _honesty(draw, fitted.temperature(draw.features)) for draw in draws}
+                fit_factors(fitted, draws)
+            after = {draw.name: _honesty(draw, fitted) for draw in draws}
     finally:
         fitted.enabled = True
     return RecalibrationReport(result, fitted, samples, before, after, nll)
@@ -241,39 +248,25 @@ def _intrinsics(data: EvaluationSet) -> tuple[Literal["known", "unknown"], ...]:
     return ("unknown",) if first.focal is None else ("known", "unknown")
 
 
-@dataclass(frozen=True, eq=False)
-class _Draws:
-    """Samples `(S, N, J, 3)` and truth `(N, J, 3)` relative to each law's centre."""
-
-    name: str
-    samples: Tensor
-    target: Tensor
-    features: Tensor
-    root: int
-
-
-def _draw(run: _Run, calibration: Recalibration, samples: int) -> _Draws:
+def _draw(run: _Run, calibration: Recalibration, samples: int) -> Draws:
     parts: list[tuple[Tensor, ...]] = []
     for item in run.items():
         law = calibration.with_noise(run.law(item))
         centre = RecalibratedDistribution(law, item.p2d.new_ones(item.p2d.shape[:-1])).centre
-        features = calibration.features(
+        reading = calibration.read(
             law, item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
-        parts.append((law.sample((samples,)) - centre, item.target - centre, features))
+        parts.append((law.sample((samples,)) - centre, item.target - centre, *reading))
     if not parts:
         raise InputError(f"{run.name}: expected at least one valid item, got none")
-    return _Draws(
-        run.name,
-        torch.cat([part[0] for part in parts], 1),
-        torch.cat([part[1] for part in parts]),
-        torch.cat([part[2] for part in parts]),
-        run.skeleton.root,
+    drawn, target, features, ray = (
+        torch.cat([part[i] for part in parts], 1 if i == 0 else 0) for i in range(4)
     )
+    return Draws(run.name, drawn, target, Reading(features, ray), run.skeleton.root)
 
 
-def _honesty(draw: _Draws, temperature: Tensor | None) -> Honesty:
-    samples = draw.samples if temperature is None else draw.samples * temperature[..., None]
+def _honesty(draw: Draws, calibration: Recalibration | None) -> Honesty:
+    samples = draw.samples if calibration is None else draw.scaled(calibration)
     known = draw.target.isfinite().all(-1)
     target = torch.where(known[..., None], draw.target, 0)
     curve = CalibrationCurve(target.shape[1], fixed_joints=(draw.root,))
@@ -282,41 +275,6 @@ def _honesty(draw: _Draws, temperature: Tensor | None) -> Honesty:
     energy = energy_scores(samples, target, mask=known).joints.nanmean()
     best = mpjpe(samples, target, mask=known).amin(0).mean()
     return Honesty(result.error, result.signed, 1e3 * float(energy), 1e3 * float(best))
-
-
-def _fit_temperature(calibration: Recalibration, draws: Sequence[_Draws]) -> None:
-    """Least mean relative energy score, by L-BFGS over group temperatures and slopes."""
-    free = [j for j in range(draws[0].target.shape[1]) if j != draws[0].root]
-    parts = []
-    for draw in draws:
-        samples, target = draw.samples[:, :, free], draw.target[:, free]
-        known = target.isfinite().all(-1)
-        error = torch.linalg.vector_norm(samples - torch.where(known[..., None], target, 0), dim=-1)
-        clean = torch.where(known[..., None], target, 0)
-        # The score's second term is linear in the temperature: half the mean distance of pairs.
-        half = error.mean(0) - energy_scores(samples, clean).joints
-        weight = known / half.clamp_min(1e-6)
-        parts.append((samples, clean, half, weight, draw.features[:, free]))
-    samples, target, half, weight, features = (
-        torch.cat([part[i] for part in parts], 1 if i == 0 else 0) for i in range(5)
-    )
-    group = calibration.group_of[free]
-    log = calibration.log_temperature.detach().clone().requires_grad_()
-    slopes = calibration.slopes.detach().clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([log, slopes], max_iter=50, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        factor = (log[group] + features @ slopes).exp()
-        gap = torch.linalg.vector_norm(factor[..., None] * samples - target, dim=-1).mean(0)
-        value = ((gap - factor * half) * weight).sum() / weight.count_nonzero()
-        value = value + _RIDGE * slopes.square().sum()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    calibration.log_temperature.copy_(log.detach())
-    calibration.slopes.copy_(slopes.detach())
 
 
 def _fit_noise(

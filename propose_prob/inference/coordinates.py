@@ -251,7 +251,6 @@ def _recalibrated(law: RecalibratedDistribution, name: str) -> _Base | None:
     inner = _base_of(law.base_law, name)
     if inner is None:
         return None
-    centre, factor = law.centre, law.temperature[..., None]
     log_det = None
     if inner.log_det is not None:
 
@@ -261,7 +260,7 @@ def _recalibrated(law: RecalibratedDistribution, name: str) -> _Base | None:
 
     return _Base(
         inner.like,
-        lambda e: centre + factor * (inner.value(e) - centre),
+        lambda e: law.moved(inner.value(e)),
         lambda value: inner.inverse(law.without(value)),
         log_det,
         inner.constant,

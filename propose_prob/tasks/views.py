@@ -242,7 +242,7 @@ def observation_noise(law: Any) -> Tensor:
     """
     shape = law.batch_shape + law.event_shape
     if isinstance(law, RecalibratedDistribution):
-        return observation_noise(law.base_law) * law.temperature[..., None]
+        return observation_noise(law.base_law) * law.stretch
     if isinstance(law, DecodedPoseDistribution):
         free = torch.arange(law.event_shape[0], device=law.scale.device) != law.root
         scale = law.scale.new_zeros(law.event_shape[0])

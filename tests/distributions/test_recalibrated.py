@@ -39,6 +39,39 @@ def test_a_temperature_for_each_context_widens_the_batch():
     torch.testing.assert_close(law.log_prob(x), each)
 
 
+def rays(*batch, seed=7):
+    return torch.nn.functional.normalize(randn(*batch, 4, 3, seed=seed), dim=-1)
+
+
+D = torch.tensor([0.7, 1.5, 1.0, 0.4], dtype=torch.float64)
+
+
+def test_a_gaussian_is_scaled_along_the_line_of_sight_and_across_it():
+    base, ray = gaussian(2), rays(2)
+    law = RecalibratedDistribution(base, T, depth=D, ray=ray)
+    outer = ray[..., :, None] * ray[..., None, :]
+    matrix = T[:, None, None] * torch.eye(3).double() + (D - T)[:, None, None] * outer
+    expected = dist.MultivariateNormal(base.mean, matrix @ matrix.mT).to_event(1)
+    x = randn(5, 2, 4, 3, seed=1)
+    torch.testing.assert_close(law.log_prob(x), expected.log_prob(x))
+    torch.testing.assert_close(law.without(law.moved(x)), x)
+    gap = law.sample((20_000,)) - base.mean
+    for direction, factor in ((ray, D), (torch.linalg.cross(ray, rays(2, seed=9)), T)):
+        along = (gap * torch.nn.functional.normalize(direction, dim=-1)).sum(-1)
+        torch.testing.assert_close(along.std(0), factor.expand(2, 4), rtol=0.04, atol=0)
+    torch.testing.assert_close(law.stretch, (matrix @ matrix.mT).diagonal(dim1=-2, dim2=-1).sqrt())
+    wide = law.expand((3, 2))
+    torch.testing.assert_close(wide.log_prob(x[:3]), law.log_prob(x[:3]))
+    assert wide.sample((5,)).shape == (5, 3, 2, 4, 3)
+
+
+def test_one_factor_needs_no_line_of_sight():
+    base = gaussian(2)
+    x = randn(2, 4, 3, seed=1)
+    with_ray = RecalibratedDistribution(base, T, ray=rays(2))
+    torch.testing.assert_close(with_ray.log_prob(x), RecalibratedDistribution(base, T).log_prob(x))
+
+
 @pytest.mark.parametrize("rotated", [False, True])
 def test_everything_a_decoded_law_gives_moves_together(rotated):
     base = decoded_case(rotated=rotated).frozen_law(3)
@@ -70,8 +103,9 @@ def test_the_root_has_no_temperature():
     torch.testing.assert_close(RecalibratedDistribution(base, factor).log_prob(x), base.log_prob(x))
 
 
-def test_the_log_determinant_is_autograds():
-    law = RecalibratedDistribution(gaussian(), T)
+@pytest.mark.parametrize("depth", [None, D])
+def test_the_log_determinant_is_autograds(depth):
+    law = RecalibratedDistribution(gaussian(), T, depth=depth, ray=rays())
     x = randn(4, 3)
     jacobian = torch.autograd.functional.jacobian(law.without, x).reshape(12, 12)
     change = law.log_prob(x) - law.base_law.log_prob(law.without(x))
@@ -84,6 +118,11 @@ def test_the_log_determinant_is_autograds():
         (lambda: RecalibratedDistribution(dist.Normal(torch.zeros(3), 1).to_event(1), T), "poses"),
         (lambda: RecalibratedDistribution(gaussian(), T[:3]), r"shape \(..., 4\), got \(3,\)"),
         (lambda: RecalibratedDistribution(gaussian(), -T), "temperature"),
+        (lambda: RecalibratedDistribution(gaussian(), T, depth=D[:2]), r"depth of shape"),
+        (lambda: RecalibratedDistribution(gaussian(), T, depth=-D), "depth"),
+        (lambda: RecalibratedDistribution(gaussian(), T, ray=rays()[:2]), r"ray of shape"),
+        (lambda: Recalibration([(0, 1), (2,)], parents=(-1, 0)), "3 parents"),
+        (lambda: Recalibration([(0, 1)]).learn_builds(randn(3, 2, 3)), "parents"),
         (lambda: Recalibration([(0, 1), (1, 2)]), "in one group"),
     ],
 )
@@ -101,7 +140,7 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.inner = small_propose()
-        self.calibration = Recalibration([(0,), (1, 2), (3,)])
+        self.calibration = Recalibration([(0,), (1, 2), (3,)], parents=(-1, 0, 0, 1))
 
     def conditional(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
         law = self.inner.conditional(p2d, confidence, focal=focal, center=center)
@@ -111,8 +150,10 @@ class Model(nn.Module):
 @pytest.fixture
 def model():
     model = Model().double().eval().requires_grad_(False)
-    model.calibration.log_temperature.copy_(torch.tensor([0.0, 0.3, -0.2]))
-    model.calibration.slopes.copy_(torch.tensor([0.1, 0.4, 0.0, 0.05, 0.02]))
+    model.calibration.log_temperature.copy_(torch.tensor([[0.0, 0.3, -0.2], [0.1, -0.1, 0.2]]))
+    model.calibration.slopes[:, :5] = torch.tensor(
+        [[0.1, 0.4, 0.0, 0.05, 0.02], [0.2, 0.3, 0.0, 0.04, 0.01]]
+    )
     model.calibration.log_noise.fill_(-0.5)
     return model
 
@@ -141,11 +182,15 @@ def test_unfitted_or_switched_off_is_the_law_itself(model):
 
 
 def test_hidden_joints_and_known_intrinsics_have_their_temperature(model):
-    model.calibration.slopes[3:] = 0
+    model.calibration.slopes[:, 3:] = 0
     p2d = randn(2, 4, 2) + torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     confidence = torch.ones(2, 4, dtype=torch.float64)
     confidence[1, 3] = 0
-    plain = model.conditional(p2d, confidence).temperature
+    law = model.conditional(p2d, confidence)
+    plain = law.temperature
+    assert (law.ray == torch.tensor([0.0, 0.0, 1.0])).all()
+    deep = torch.tensor([[0.1, -0.1, -0.1, 0.2], [0.1, -0.1, -0.1, 0.5]]).double()
+    torch.testing.assert_close(law.depth.log(), deep)
     base = torch.tensor([0.0, 0.3, 0.3, -0.2]).double()
     torch.testing.assert_close(plain[0].log(), base)
     torch.testing.assert_close(plain[1].log(), base + torch.tensor([0, 0, 0, 0.4]).double())
@@ -166,7 +211,10 @@ def test_the_residual_guesses_the_detectors_noise(focal):
     found = []
     for share in (0.0, 0.01, 0.1):
         noise = share * size[:, None, None] * randn(50, 17, 2, seed=5)
-        features = calibration.features(law, exact + noise, focal=focal, center=(500.0, 500.0))
+        features, ray = calibration.read(law, exact + noise, focal=focal, center=(500.0, 500.0))
+        if share == 0 and focal is not None:
+            true = torch.nn.functional.normalize(pose + torch.tensor([0.5, 0.3, 400.0]), dim=-1)
+            torch.testing.assert_close(ray, true.expand_as(ray), atol=1e-4, rtol=0)
         assert features.shape == (50, 17, len(Recalibration.FEATURES))
         found.append((features[:, 0, 3] - 3.5).exp().mean())
         assert torch.equal(features[..., 4], features[..., 3] * (focal is not None))
@@ -179,16 +227,17 @@ def test_features_do_not_depend_on_the_2d_unit_or_on_hidden_joints(model):
     p2d, confidence = randn(3, 4, 2, seed=2), torch.ones(3, 4).double()
     confidence[0, 1] = 0
     law = model.inner.conditional(p2d, confidence)
-    feats = model.calibration.features(law, p2d, confidence)
+    feats = model.calibration.read(law, p2d, confidence)
     spoiled = p2d.clone()
     spoiled[0, 1] = torch.nan
-    torch.testing.assert_close(model.calibration.features(law, 7 * spoiled + 3, confidence), feats)
-    known = model.calibration.features(law, p2d, confidence, focal=1.5, center=(0.1, 0.2))
-    scaled = model.calibration.features(
+    torch.testing.assert_close(model.calibration.read(law, 7 * spoiled + 3, confidence), feats)
+    known = model.calibration.read(law, p2d, confidence, focal=1.5, center=(0.1, 0.2))
+    scaled = model.calibration.read(
         law, 100 * spoiled, confidence, focal=150.0, center=(10, 20)
     )
     torch.testing.assert_close(scaled, known)
-    assert feats.isfinite().all() and known.isfinite().all()
+    assert all(part.isfinite().all() for part in (*feats, *known))
+    torch.testing.assert_close(known.ray.norm(dim=-1), torch.ones(3, 4).double())
 
 
 @pytest.mark.parametrize("focal", [None, 900.0])
@@ -196,7 +245,48 @@ def test_a_person_in_one_place_has_finite_temperatures(focal):
     law = dist.Normal(randn(2, 17, 3), 0.01).to_event(2)
     calibration = Recalibration(joint_groups(H36M_17)).double()
     p2d = torch.full((2, 17, 2), 300.0).double()
-    assert calibration.features(law, p2d, focal=focal).isfinite().all()
+    assert all(part.isfinite().all() for part in calibration.read(law, p2d, focal=focal))
+
+
+def skeletons(factor):
+    """Poses of builds whose bones are `factor` (..., 17) times one build's."""
+    offsets = 0.3 * torch.nn.functional.normalize(randn(17, 3, seed=4), dim=-1) * factor[..., None]
+    joints = [torch.zeros_like(offsets[..., 0, :])]
+    for joint in range(1, 17):
+        joints.append(joints[H36M_17.parents[joint]] + offsets[..., joint, :])
+    return torch.stack(joints, -2)
+
+
+def test_strange_builds_are_told_from_familiar_ones():
+    calibration = Recalibration(joint_groups(H36M_17), parents=H36M_17.parents).double()
+    poses = torch.cat([skeletons(torch.full((5, 17), f).double()) for f in (1.0, 1.1)])
+    assert (calibration.strangeness(poses) == 0).all()
+    calibration.learn_builds(poses)
+    logs = calibration.builds[:, 1:].exp()
+    torch.testing.assert_close(logs, torch.tensor([[0.3], [0.33]]).double().expand(2, 16))
+    assert (calibration.strangeness(poses) < -3).all()
+    # All bones 5 % longer than the larger build: the root has none.
+    strange = calibration.strangeness(skeletons(torch.full((17,), 1.155).double()))
+    expected = 0.5 * torch.tensor(16 / 17).log() + torch.tensor(1.05).log().log() + 3
+    torch.testing.assert_close(strange, expected.double(), atol=1e-4, rtol=0)
+    calibration.learn_builds(poses[:5])
+    assert len(calibration.builds) == 1
+    # Stored with the rest, however many there are.
+    other = Recalibration(joint_groups(H36M_17), parents=H36M_17.parents).double()
+    other.load_state_dict(calibration.state_dict())
+    assert torch.equal(other.builds, calibration.builds)
+    other.reset()
+    assert len(other.builds) == 0
+
+
+def test_files_with_one_factor_for_all_directions_load_as_what_they_were(model):
+    old = {k: v for k, v in model.state_dict().items() if k != "calibration.builds"}
+    old["calibration.log_temperature"] = torch.tensor([0.0, 0.3, -0.2]).double()
+    old["calibration.slopes"] = torch.tensor([0.1, 0.4, 0.0, 0.05, 0.02]).double()
+    model.load_state_dict(old)
+    law = model.conditional(randn(2, 4, 2), focal=1.0)
+    torch.testing.assert_close(law.depth, law.temperature)
+    assert not torch.equal(law.depth, torch.ones_like(law.depth))
 
 
 def test_stored_with_the_weights_and_absent_from_old_files(model):
@@ -206,7 +296,9 @@ def test_stored_with_the_weights_and_absent_from_old_files(model):
     x = model.conditional(p2d).point_estimate
     assert torch.equal(other.conditional(p2d).log_prob(x), model.conditional(p2d).log_prob(x))
     copied = copy.deepcopy(model)
-    assert torch.equal(copied.conditional(p2d).temperature, model.conditional(p2d).temperature)
+    for name in ("temperature", "depth"):
+        ours, theirs = (getattr(m.conditional(p2d), name) for m in (model, copied))
+        assert torch.equal(ours, theirs)
     old = {key: v for key, v in model.state_dict().items() if "calibration" not in key}
     other.load_state_dict(old)
     assert not other.calibration.fitted

@@ -1,0 +1,347 @@
+"""What is fitted on held-out data to make a model's laws honest, and what it reads off evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..pose.camera import project, root_translation
+from ..pose.normalise import visible_joints
+from ..pose.skeleton import H36M_17, Skeleton
+from .latent import DecodedPoseDistribution
+from .recalibrated import RecalibratedDistribution
+
+__all__ = ["Reading", "Recalibration", "default_recalibration", "joint_groups"]
+
+#: Log temperatures stay within this, whatever the evidence looks like.
+_LIMIT = math.log(3)
+#: Reprojection error over the person's size: smallest and largest told apart, and a typical log.
+_RESIDUAL = (1e-3, 1.0)
+_LOG_RESIDUAL = -3.5
+#: The same of the distance of a build from those that are familiar, in logs of lengths.
+_STRANGENESS = (1e-3, 1.0)
+_LOG_STRANGENESS = -3.0
+
+
+class Reading(NamedTuple):
+    """What a recalibration reads off the evidence and the law's own estimate.
+
+    Attributes:
+        features: About each joint, `(..., J, F)`.
+        ray: Line of sight of each joint, unit vectors `(..., J, 3)` in camera axes; the camera's
+            axis where intrinsics are unknown.
+    """
+
+    features: Tensor
+    ray: Tensor
+
+
+class Recalibration(nn.Module):
+    """What was fitted on held-out data to make a model's laws honest; nothing before.
+
+    The factors of a joint, across its line of sight and along it, are ``exp(a_group + b .
+    features)``. The features are what anyone can tell from the evidence: whether intrinsics are
+    known, whether the joint is hidden, the share of hidden joints, how badly the law's own point
+    estimate reprojects onto the 2D, a guess of the detector's noise (in log), how far the bone
+    lengths of that estimate are from familiar builds (in log), and products of these. Observation
+    noise of a `DecodedPoseDistribution` has its own factor. All numbers are buffers, so that they
+    are stored with the weights of the model that holds this module; files from before it load as
+    unfitted, and those with one factor for all directions as what they were.
+
+    Args:
+        groups: Joints that share a temperature, each joint of the set in one group; see
+            `joint_groups`.
+        parents: Parent of each joint, -1 for the root; without it builds cannot be told apart.
+
+    Attributes:
+        enabled: Set to False to get laws as they were trained.
+
+    Raises:
+        ValueError: If a joint is in no group or in two, or has no parent.
+
+    Example:
+        >>> from propose_prob.pose.skeleton import H36M_17
+        >>> Recalibration(joint_groups(H36M_17), parents=H36M_17.parents).fitted
+        False
+    """
+
+    FEATURES = (
+        "intrinsics",
+        "joint hidden",
+        "hidden share",
+        "residual",
+        "residual, intrinsics",
+        "strange build",
+        "strange build, intrinsics",
+        "strange build, residual",
+        "strange build, hidden share",
+        "hidden share, intrinsics",
+        "hidden share, residual",
+        "strange build, squared",
+    )
+
+    group_of: Tensor
+    log_temperature: Tensor
+    slopes: Tensor
+    log_noise: Tensor
+    builds: Tensor
+
+    def __init__(
+        self, groups: Sequence[Sequence[int]], *, parents: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        members = [joint for group in groups for joint in group]
+        joints = len(members)
+        if sorted(members) != list(range(joints)):
+            raise ValueError(f"expected each joint of 0..{joints - 1} in one group, got {groups}")
+        if parents is not None and len(parents) != joints:
+            raise ValueError(f"expected {joints} parents, one of each joint, got {len(parents)}")
+        self.enabled = True
+        self.parents = None if parents is None else tuple(parents)
+        group_of = torch.empty(joints, dtype=torch.long)
+        for number, group in enumerate(groups):
+            group_of[list(group)] = number
+        self.register_buffer("group_of", group_of, persistent=False)
+        # Rows: across the line of sight, along it.
+        self.register_buffer("log_temperature", torch.zeros(2, len(groups)))
+        self.register_buffer("slopes", torch.zeros(2, len(self.FEATURES)))
+        self.register_buffer("log_noise", torch.zeros(()))
+        self.register_buffer("builds", torch.zeros(0, joints))
+
+    def reset(self) -> None:
+        """Forgets what was fitted."""
+        for buffer in (self.log_temperature, self.slopes, self.log_noise):
+            buffer.zero_()
+        self.builds = self.builds[:0]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether anything differs from the identity."""
+        return any(bool(b.any()) for b in (self.log_temperature, self.slopes, self.log_noise))
+
+    def forward(
+        self,
+        law: Distribution,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> Any:
+        """The recalibrated law; the law itself if nothing is fitted or this is not `enabled`.
+
+        Args:
+            law: Law of the poses given the evidence, event shape `(J, 3)`.
+            p2d: Keypoints `(..., J, 2)` as the model was given them.
+            confidence: As the model was given it.
+            focal: As the model was given it.
+            center: As the model was given it.
+        """
+        if not (self.enabled and self.fitted):
+            return law
+        law = self.with_noise(law)
+        reading = self.read(law, p2d, confidence, focal=focal, center=center)
+        across, along = self.factors(reading.features)
+        return RecalibratedDistribution(
+            law, across.to(p2d.dtype), depth=along.to(p2d.dtype), ray=reading.ray
+        )
+
+    def factors(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors across and along the line of sight, `(..., J)` each, for `(..., J, F)`."""
+        features = features.to(self.slopes)
+        logs = (
+            (row[self.group_of] + features @ slope).clamp(-_LIMIT, _LIMIT)
+            for row, slope in zip(self.log_temperature, self.slopes, strict=True)
+        )
+        across, along = (log.exp() for log in logs)
+        return across, along
+
+    def with_noise(self, law: Distribution) -> Distribution:
+        """The law with this observation noise; a law without any comes back as it is."""
+        if not isinstance(law, DecodedPoseDistribution):
+            return law
+        scaled = law.expand(law.batch_shape)
+        scaled.scale = law.scale * self.log_noise.exp().to(law.scale)
+        return scaled
+
+    @torch.no_grad()
+    def read(
+        self,
+        law: Any,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> Reading:
+        """What is told from the evidence about each joint, without gradient; see `forward`."""
+        visible = visible_joints(p2d, confidence)
+        point = _point_of(law)
+        residual, ray = _placed(point, p2d, visible, focal, center)
+        noise = (residual.clamp(*_RESIDUAL).log() - _LOG_RESIDUAL)[..., None]
+        strange = self.strangeness(point)[..., None]
+        hidden = (~visible).to(p2d.dtype)
+        known = torch.full_like(noise, float(focal is not None))
+        share = 4 * hidden.mean(-1, keepdim=True)
+        columns = (
+            *(known, hidden, share, noise, known * noise),
+            *(strange, known * strange, strange * noise, strange * share),
+            *(share * known, share * noise, strange.square()),
+        )
+        shape = torch.broadcast_shapes(hidden.shape, strange.shape)
+        return Reading(torch.stack([column.expand(shape) for column in columns], -1), ray)
+
+    def learn_builds(self, poses: Tensor, *, count: int = 2, tolerance: float = 0.02) -> None:
+        """Takes the bone lengths of poses for familiar: those of the performers trained on.
+
+        Starts with the first pose's; each further build is the one that is farthest from those
+        taken, until all are nearer than `tolerance` or there are `count`. Each is then the mean of
+        the poses nearest to it.
+
+        Args:
+            poses: `(N, J, 3)`, any axes, metres.
+            count: Most builds to tell apart.
+            tolerance: Root mean square difference of log lengths within one build.
+
+        Raises:
+            ValueError: If this has no `parents`, or there is no pose.
+        """
+        if self.parents is None or len(poses) == 0:
+            raise ValueError("expected parents of the joints and at least one pose")
+        logs = self._log_lengths(poses.to(self.builds))
+        builds = logs[:1]
+        while len(builds) < count:
+            distance = _to_nearest(logs, builds)
+            if float(distance.max()) < tolerance:
+                break
+            builds = torch.cat([builds, logs[distance.argmax()][None]])
+        nearest = torch.cdist(logs, builds).argmin(1)
+        self.builds = torch.stack([logs[nearest == i].mean(0) for i in range(len(builds))])
+
+    def strangeness(self, poses: Tensor) -> Tensor:
+        """Log distance of the bone lengths of poses `(..., J, 3)` from familiar ones, `(...)`.
+
+        Zero for a typical estimate of a familiar person, and where no build is known.
+        """
+        if self.parents is None or len(self.builds) == 0:
+            return poses.new_zeros(poses.shape[:-2])
+        distance = _to_nearest(self._log_lengths(poses), self.builds.to(poses))
+        return distance.clamp(*_STRANGENESS).log() - _LOG_STRANGENESS
+
+    def _log_lengths(self, poses: Tensor) -> Tensor:
+        """Log lengths of bones `(..., J)`, the mean of a group's; 0 for the root."""
+        parents = list(self.parents or ())
+        up = [joint if parent < 0 else parent for joint, parent in enumerate(parents)]
+        length = torch.linalg.vector_norm(poses - poses[..., up, :], dim=-1)
+        groups = int(self.group_of.max()) + 1
+        member = nn.functional.one_hot(self.group_of, groups).to(length)
+        mean = length @ member / member.sum(0)
+        free = torch.tensor(parents, device=poses.device) >= 0
+        return torch.where(free, mean[..., self.group_of].clamp_min(1e-3).log(), 0)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Weights stored before there was a recalibration have none: they load as unfitted.
+        names = ("log_temperature", "slopes", "log_noise")
+        if not any(prefix + name in state_dict for name in names):
+            for name in names:
+                state_dict[prefix + name] = torch.zeros_like(getattr(self, name))
+        # Those before there were two directions had one factor, and fewer features.
+        for name in names[:2]:
+            stored, own = state_dict.get(prefix + name), getattr(self, name)
+            if stored is not None and stored.dim() == 1:
+                padded = stored.new_zeros(own.shape[1])
+                padded[: len(stored)] = stored
+                state_dict[prefix + name] = padded.expand(2, -1).clone()
+        self.builds = state_dict.setdefault(prefix + "builds", self.builds[:0]).new_zeros(
+            state_dict[prefix + "builds"].shape
+        )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def joint_groups(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
+    """Joints with their mirror image: both sides share a temperature.
+
+    Example:
+        >>> from propose_prob.pose.skeleton import H36M_17
+        >>> joint_groups(H36M_17)[:3]
+        ((0,), (1, 4), (2, 5))
+    """
+    return tuple(
+        (joint,) if other == joint else (joint, other)
+        for joint, other in enumerate(skeleton.mirror)
+        if joint <= other
+    )
+
+
+def default_recalibration(joints: int) -> Recalibration:
+    """An unfitted recalibration: mirror pairs of Human3.6M-17 together, else every joint alone."""
+    if joints == 17:
+        return Recalibration(joint_groups(H36M_17), parents=H36M_17.parents)
+    return Recalibration([(joint,) for joint in range(joints)])
+
+
+def _point_of(law: Any) -> Tensor:
+    """A law's point estimate, or its mode where it has none."""
+    # Not `hasattr`: that would compute the estimate only to throw it away.
+    return law.point_estimate if hasattr(type(law), "point_estimate") else law.mode
+
+
+def _to_nearest(logs: Tensor, builds: Tensor) -> Tensor:
+    """Root mean square distance of log lengths `(..., J)` from the nearest of `(P, J)`, `(...)`."""
+    gap = (logs[..., None, :] - builds).square().mean(-1)
+    return gap.sqrt().amin(-1)
+
+
+def _placed(
+    point: Tensor,
+    p2d: Tensor,
+    visible: Tensor,
+    focal: Tensor | float | None,
+    center: Tensor | tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    """How well poses explain the 2D, and along which line each joint is seen.
+
+    Returns:
+        Mean reprojection error on visible joints over the person's size in 2D `(...)`, and lines of
+        sight `(..., J, 3)`.
+    """
+    seen = visible[..., None]
+    count = visible.sum(-1, keepdim=True).clamp_min(1)[..., None]
+    ray = torch.zeros_like(point)
+    ray[..., 2] = 1
+
+    def centred(x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.where(seen, x, 0).sum(-2, keepdim=True) / count
+        return torch.where(seen, x - mean, 0), mean
+
+    if focal is not None:
+        focal = torch.as_tensor(focal, dtype=p2d.dtype, device=p2d.device)[..., None, None]
+        middle = torch.as_tensor(center, dtype=p2d.dtype, device=p2d.device)[..., None, :]
+        p2d = (p2d - middle) / focal
+    image, mean = centred(p2d)
+    size = (image.square().sum((-2, -1), keepdim=True) / count).sqrt()
+    # A person all of whose joints lie in one place tells nothing: the largest residual.
+    flat = size <= 1e-6 * (1 + mean.abs().amax((-2, -1), keepdim=True))
+    if focal is not None:
+        p2d = torch.where(flat, point[..., :2], torch.where(seen, p2d, 0))
+        placed = point + root_translation(point, p2d, focal=1.0, visible=visible)[..., None, :]
+        gap = project(placed, focal=1.0) - p2d
+        # A pose that was placed behind the camera says nothing of where it is seen.
+        known = (placed[..., 2:].amin(-2, keepdim=True) > 0) & ~flat
+        ray = torch.where(known, nn.functional.normalize(placed, dim=-1), ray)
+    else:
+        # Far away, perspective is one scale and a shift (weak perspective).
+        flatly, _ = centred(point[..., :2])
+        square = flatly.square().sum((-2, -1), keepdim=True)
+        scale = (flatly * image).sum((-2, -1), keepdim=True) / square.clamp_min(1e-12)
+        gap = scale * flatly - image
+    error = torch.linalg.vector_norm(torch.where(seen, gap, 0), dim=-1, keepdim=True)
+    relative = error.sum(-2, keepdim=True) / count / torch.where(flat, 1, size)
+    return torch.where(flat, _RESIDUAL[1], relative)[..., 0, 0], ray
