@@ -444,8 +444,13 @@ def recalibrated_case(inner: LawCase) -> LawCase:
 
     def build(c: Tensor) -> Distribution:
         law = inner.build(c)
-        factor = torch.linspace(0.5, 1.8, inner.event_shape[0], dtype=c.dtype)
-        return RecalibratedDistribution(law, factor * (0.2 * c[..., :1].tanh()).exp())
+        joints = inner.event_shape[0]
+        factor = torch.linspace(0.5, 1.8, joints, dtype=c.dtype)
+        across = factor * (0.2 * c[..., :1].tanh()).exp()
+        aside = across - 1
+        ray = torch.stack([aside, -0.5 * aside, torch.ones_like(aside)], -1)
+        ray = torch.nn.functional.normalize(ray, dim=-1)
+        return RecalibratedDistribution(law, across, depth=factor.flip(0), ray=ray)
 
     return replace(inner, name=f"recalibrated_{inner.name}", build=build, flow=False)
 
