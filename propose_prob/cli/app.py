@@ -23,7 +23,9 @@ from .fuse import Fuse
 from .lift import Lift
 from .options import package_version
 from .render import Render
+from .report import WriteReport
 from .smooth import Smooth
+from .view import View
 
 __all__ = ["main"]
 
@@ -111,7 +113,9 @@ def _parse(args: list[str]) -> _Command:
         "fit": Fit,
         "fuse": Fuse,
         "smooth": Smooth,
+        "view": View,
         "evaluate": Evaluate,
+        "report": WriteReport,
         "render": Render,
     }
     name = args[0] if args else ""
@@ -128,11 +132,13 @@ def _parse(args: list[str]) -> _Command:
             TrainRegression,
             TrainVariational,
         )
+        from ..training.run_image import TrainImage
 
         models: dict[str, Any] = {
             "propose": TrainProPose,
             "lifting": TrainLifting,
             "prohmr": TrainProHMR,
+            "image": TrainImage,
             "regression": TrainRegression,
             "mixture": TrainMixture,
             "cvae": TrainVariational,
@@ -144,8 +150,8 @@ def _parse(args: list[str]) -> _Command:
         )
     if name and not name.startswith("-"):
         raise InputError(
-            "expected a command (demo, lift, fit, fuse, smooth, evaluate, render or train), got "
-            f"{name!r} (see {_PROGRAM} --help)"
+            f"expected a command ({', '.join([*commands, 'train'])}), got {name!r} "
+            f"(see {_PROGRAM} --help)"
         )
     # Help, or no command: only names and first lines matter.
     listed = {name: _first_line(kind) for name, kind in (commands | {"train": _Train}).items()}
@@ -156,7 +162,9 @@ def _parse(args: list[str]) -> _Command:
             | Annotated[Fit, tyro.conf.subcommand("fit", description=listed["fit"])]
             | Annotated[Fuse, tyro.conf.subcommand("fuse", description=listed["fuse"])]
             | Annotated[Smooth, tyro.conf.subcommand("smooth", description=listed["smooth"])]
+            | Annotated[View, tyro.conf.subcommand("view", description=listed["view"])]
             | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description=listed["evaluate"])]
+            | Annotated[WriteReport, tyro.conf.subcommand("report", description=listed["report"])]
             | Annotated[Render, tyro.conf.subcommand("render", description=listed["render"])]
             | Annotated[_Train, tyro.conf.subcommand("train", description=listed["train"])],
             prog=_PROGRAM,

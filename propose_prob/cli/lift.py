@@ -44,6 +44,8 @@ class Lift:
         model: Name of a shipped model or path of a .safetensors file.
         samples: Draws for each person.
         use: What is drawn: the law itself, observation noise included, or noise-free hypotheses.
+        log_prob: Store the log-density of each draw too. Where it is an estimate (the attribute
+            log_prob_kind of the output says so), that takes seconds for each person.
         focal: Focal length in the unit of the keypoints, where known.
         center: Principal point in the unit of the keypoints; goes with --focal.
         min_joints: People with fewer visible joints, after conversion, are skipped, counted and
@@ -68,6 +70,7 @@ class Lift:
     model: str = DEFAULT_MODEL
     samples: int = 200
     use: Literal["law", "hypotheses"] = "law"
+    log_prob: bool = False
     focal: Annotated[float | None, tyro.conf.arg(metavar="F")] = None
     center: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="X Y")] = None
     min_joints: int = 6
@@ -105,8 +108,13 @@ class Lift:
                 min_confidence=self.min_confidence,
                 device=self.machine.device,
             )
+            kind = ""
             for batch in batches:
-                writer.append(batch_arrays(batch), {"frame": batch.frames, "person": batch.people})
+                arrays = batch_arrays(batch)
+                if self.log_prob:
+                    kind = batch.law.log_prob_kind
+                    arrays["lp"] = _log_prob(batch)
+                writer.append(arrays, {"frame": batch.frames, "person": batch.people})
                 count += len(batch)
             skipped = batches.skipped
             if not count:
@@ -114,7 +122,8 @@ class Lift:
                     f"nobody to lift: {_skipped_line(skipped, shown=1)}; "
                     f"--min-joints is {self.min_joints}"
                 )
-            writer.finish(self._attributes(skipped))
+            density = {"log_prob_kind": kind} if kind else {}
+            writer.finish(self._attributes(skipped) | density)
         if skipped:
             print(f"propose-prob: warning: {_skipped_line(skipped)}", file=sys.stderr)
         size = out.stat().st_size / 1e6
@@ -176,6 +185,16 @@ def batch_arrays(batch: LiftedBatch) -> dict[str, Any]:
         "keypoints": batch.p2d.cpu().numpy(),
         "confidence": batch.confidence.cpu().numpy(),
     }
+
+
+def _log_prob(batch: LiftedBatch) -> Any:
+    """Log-density of each draw `(B, S)`, nats."""
+    import torch
+
+    if batch.law.log_prob_kind == "none":
+        raise InputError("--log-prob: this model's law has no density")
+    with torch.no_grad():
+        return batch.law.log_prob(batch.samples).T.cpu().numpy()
 
 
 def _with_source(frame: Keypoints, path: Path) -> Keypoints:

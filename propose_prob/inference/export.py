@@ -97,7 +97,7 @@ def to_inference_data(
     for name, tensor in arrays.items():
         variable = VARIABLES[name]
         values, dims = tensor.detach().cpu().numpy(), ("item", *variable.dims)
-        if variable.group == "posterior":
+        if variable.dims[0] == "draw":
             values, dims = np.moveaxis(values, 1, 0)[None], ("chain", "draw", "item", *dims[2:])
         about = {"units": variable.units, "long_name": variable.description}
         groups.setdefault(variable.group, {})[name] = (dims, values, about)

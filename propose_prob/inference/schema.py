@@ -47,6 +47,12 @@ VARIABLES: Mapping[str, Variable] = {
         "m",
         "the same draws without observation noise",
     ),
+    "lp": Variable(
+        "sample_stats",
+        ("draw",),
+        "nat",
+        "log-density of each draw under the law; how exact, the attribute log_prob_kind says",
+    ),
     "point_estimate": Variable(
         "constant_data", ("joint", "axis"), "m", "point estimate of the law (not a mode)"
     ),

@@ -177,7 +177,7 @@ class _NetCDFWriter(Writer):
         for name, values in arrays.items():
             variable = VARIABLES[name]
             stored = self._file[variable.group][name]
-            if variable.group == "posterior":
+            if variable.dims[0] == "draw":
                 stored[0, :, start : self._items] = np.moveaxis(values, 1, 0)
             else:
                 stored[start : self._items] = values
@@ -199,7 +199,7 @@ class _NetCDFWriter(Writer):
             group = self._file[variable.group]
             dims, sizes = ("item", *variable.dims), (None, *values.shape[1:])
             chunks = (1024, *values.shape[1:])
-            if variable.group == "posterior":
+            if variable.dims[0] == "draw":
                 dims, sizes = ("chain", "draw", "item", *dims[2:]), (1, sizes[1], None, *sizes[2:])
                 chunks = (1, values.shape[1], _CHUNK, *values.shape[2:])
                 names["draw"] = np.arange(values.shape[1])

@@ -1,0 +1,148 @@
+"""`propose-prob view`: a result file as one interactive page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ..errors import InputError
+from .options import at_least
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from ..bodies import Body
+    from ..inference.stored import StoredResult
+
+    Array = npt.NDArray[Any]
+
+__all__ = ["View"]
+
+
+@dataclass(frozen=True)
+class View:
+    """Write a result of lift, fuse, smooth or fit as one interactive page.
+
+    The page turns the hypotheses in 3D, steps through frames, and shows point estimate, spread of
+    each joint, keypoints and, for fits of a body with a surface, the surface. It is one HTML file
+    that opens in a browser without a network.
+
+    Attributes:
+        file: Result file, .nc or .npz.
+        out: Page to write.
+        samples: At most so many hypotheses of each pose; `lift --log-prob` stores what colours
+            them by log-probability.
+        frames: At most so many poses, evenly spread over the file. A surface takes 0.1 MB for each.
+        truth: Ground truth to compare with: an array (poses, joints, 3) in metres and camera axes,
+            .npy or, named p3d, in .npz.
+        body: Path of the SMPL, SMPL-H or SMPL-X file that was fitted; open and skeleton are known.
+        title: Heading of the page.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: the file's name with .html)"),
+    ] = None
+    samples: int = 50
+    frames: int = 200
+    truth: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    body: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    title: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+
+    def run(self) -> None:
+        """Write the page.
+
+        Raises:
+            InputError: If plotly is missing, or a file or an option is not as expected.
+        """
+        import numpy as np
+
+        from ..inference.stored import read_result
+        from ..inference.streams import check_output
+        from ..pose.skeleton import H36M_17
+        from ..visualisation.viewer import write_viewer
+
+        at_least(self.samples, 0, "--samples")
+        at_least(self.frames, 1, "--frames")
+        out = self.out or Path(f"{self.file.stem}.html")
+        if out.suffix not in (".html", ".htm"):
+            raise InputError(f"{out}: expected the name of a page that ends in .html")
+        check_output(out)
+        whole = read_result(self.file)
+        truth = None if self.truth is None else _read_truth(self.truth, len(whole))
+        count = min(self.frames, len(whole))
+        rows = np.linspace(0, len(whole) - 1, count).round().astype(int)
+        result = whole.take(rows)
+        vertices, faces = self._surface(result)
+        write_viewer(
+            out,
+            result,
+            H36M_17,
+            title=self.title or self.file.name,
+            samples=self.samples,
+            truth=None if truth is None else truth[rows],
+            vertices=vertices,
+            faces=faces,
+        )
+        poses = "pose" if count == 1 else "poses"
+        left = "" if count == len(whole) else f" of {len(whole)} (see --frames)"
+        print(f"{count} {poses}{left}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+    def _surface(self, result: StoredResult) -> tuple[Array | None, Array | None]:
+        body = self._fitted_body(result)
+        if body is None or body.faces is None:
+            return None, None
+        import torch
+
+        parts = [
+            torch.from_numpy(result.arrays[name]).float()
+            for name in ("theta", "shape", "translation")
+        ]
+        with torch.no_grad():
+            # Ten at a time: a body's surface takes memory while it is posed.
+            posed = [
+                body(theta, shape, translation).vertices
+                for theta, shape, translation in zip(
+                    *(part.split(10) for part in parts), strict=True
+                )
+            ]
+        return torch.cat(posed).numpy(), body.faces.numpy()
+
+    def _fitted_body(self, result: StoredResult) -> Body | None:
+        if not {"theta", "shape", "translation"} <= set(result.arrays):
+            if self.body is not None:
+                raise InputError(f"{self.file}: --body is for fits, and this file holds no body")
+            return None
+        from ..bodies import load_open_body, load_smpl
+
+        if self.body is not None:
+            return load_smpl(self.body)
+        return load_open_body() if result.attributes.get("body") == "open" else None
+
+
+def _read_truth(path: Path, count: int) -> Array:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.lib.npyio.NpzFile):
+                if "p3d" not in stored.files:
+                    raise InputError(
+                        f"{path}: expected an array p3d, got {', '.join(stored.files)}"
+                    )
+                stored = stored["p3d"]
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read as an array: {error}") from None
+    if stored.ndim != 3 or len(stored) != count:
+        raise InputError(
+            f"{path}: expected ground truth for the {count} poses of the result (axis 0), "
+            f"got shape {stored.shape}"
+        )
+    return np.asarray(stored, dtype=np.float64)

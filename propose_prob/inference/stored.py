@@ -1,0 +1,171 @@
+"""Result files read back: what `lift`, `fuse`, `smooth` and `fit` wrote, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from .schema import AXES, LABELS, VARIABLES
+
+__all__ = ["StoredResult", "read_result"]
+
+Array = npt.NDArray[Any]
+
+#: Arrays of a fitted body, with the dimensions after the item.
+_BODY = {"theta": 3, "shape": 1, "translation": 1, "joints": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class StoredResult:
+    """Poses of N items, an item being a person in a frame; arrays that a file lacks are missing.
+
+    Attributes:
+        joint_names: Names of the J joints.
+        frames: Name of each item's frame.
+        people: Label of each item's person.
+        arrays: Name to array, items first; names and units as in `propose_prob.inference.schema`
+            (`pose (N, S, J, 3)`, `point_estimate (N, J, 3)`, ...), and for fitted bodies `theta
+            (N, K, 3, 3)`, `shape (N, B)`, `translation (N, 3)` and `joints (N, J, 3)`, metres.
+        attributes: What the file says about how it was made.
+    """
+
+    joint_names: tuple[str, ...]
+    frames: tuple[str, ...]
+    people: tuple[str, ...]
+    arrays: Mapping[str, Array]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def point(self) -> Array:
+        """One pose for each item `(N, J, 3)`, metres: the point estimate or the fitted joints."""
+        return self.arrays["point_estimate" if "point_estimate" in self.arrays else "joints"]
+
+    def take(self, rows: Sequence[int] | Array) -> StoredResult:
+        """The items of the given rows, in their order."""
+        return replace(
+            self,
+            frames=tuple(self.frames[row] for row in rows),
+            people=tuple(self.people[row] for row in rows),
+            arrays={name: values[rows] for name, values in self.arrays.items()},
+        )
+
+
+def read_result(path: str | Path) -> StoredResult:
+    """Read a result file of the command line, `.nc` or `.npz`.
+
+    Args:
+        path: File that `propose-prob lift`, `fuse`, `smooth` or `fit` (`.nc` or `.npz`) wrote.
+
+    Returns:
+        Its content; nothing in the file is executed.
+
+    Raises:
+        InputError: If there is no such file, it is not a result, or its arrays do not fit together.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob.inference.streams import open_writer
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with open_writer(f"{folder}/a.npz", joint_names=["hip", "knee"]) as writer:
+        ...         point = np.zeros((1, 2, 3))
+        ...         writer.append({"point_estimate": point}, {"frame": ["7"], "person": ["a"]})
+        ...         writer.finish({"model": "none"})
+        ...     result = read_result(f"{folder}/a.npz")
+        >>> result.frames, result.point.shape, result.attributes["model"]
+        (('7',), (1, 2, 3), 'none')
+    """
+    path = Path(path)
+    if path.suffix not in (".nc", ".npz"):
+        raise InputError(f"{path}: expected a result file that ends in .nc or .npz")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        stored, attributes = (_netcdf if path.suffix == ".nc" else _npz)(path)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as a result: {error}") from None
+    return _checked(path, stored, attributes)
+
+
+def _npz(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    import zipfile
+
+    try:
+        # NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            stored = {name: archive[name] for name in archive.files}
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from None
+    attributes = {name: value.item() for name, value in stored.items() if value.ndim == 0}
+    return {name: value for name, value in stored.items() if value.ndim}, attributes
+
+
+def _netcdf(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    import h5netcdf  # type: ignore[import-untyped]
+
+    stored: dict[str, Array] = {}
+    with h5netcdf.File(path, "r") as file:
+        attributes = {name: _plain(value) for name, value in file.attrs.items()}
+        for group in (file, *file.groups.values()):
+            for name, variable in group.variables.items():
+                values = np.asarray(variable[...])
+                if variable.dimensions[:2] == ("chain", "draw"):
+                    values = np.moveaxis(values[0], 1, 0)
+                if values.dtype == object:
+                    values = np.array([_plain(text) for text in values], dtype=np.str_)
+                stored[name] = values
+    return stored, attributes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]) -> StoredResult:
+    missing = [name for name in ("joint", *LABELS) if name not in stored]
+    if missing or not {"point_estimate", "joints"} & set(stored):
+        raise InputError(
+            f"{path}: expected a result with joint, frame, person and point_estimate or joints; "
+            f"it has {', '.join(sorted(stored)) or 'nothing'}"
+        )
+    joints = tuple(str(name) for name in stored["joint"])
+    count = len(stored["frame"])
+    sizes = {"joint": len(joints), "axis": len(AXES), "image_axis": 2}
+    arrays = {}
+    for name in (*VARIABLES, *_BODY):
+        if name not in stored:
+            continue
+        values = stored[name]
+        dims = VARIABLES[name].dims if name in VARIABLES else ()
+        expected = [count, *(sizes.get(dim) for dim in dims)] if dims else [count]
+        ndim = 1 + (len(dims) or _BODY.get(name, 0))
+        if (
+            values.ndim != ndim
+            or not np.issubdtype(values.dtype, np.floating)
+            or any(
+                want not in (None, got) for want, got in zip(expected, values.shape, strict=False)
+            )
+        ):
+            raise InputError(
+                f"{path}: {name}: expected numbers of shape "
+                f"{tuple('*' if want is None else want for want in expected)}, got {values.shape} "
+                f"of {values.dtype}"
+            )
+        arrays[name] = values
+    return StoredResult(
+        joint_names=joints,
+        frames=tuple(str(text) for text in stored["frame"]),
+        people=tuple(str(text) for text in stored["person"]),
+        arrays=arrays,
+        attributes=attributes,
+    )
