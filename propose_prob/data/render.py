@@ -140,7 +140,7 @@ class Renderer:
         turn, shift = self._camera(rng)
         theta = torch.cat([(turn @ theta[0])[None], theta[1:]])
         output = self.body(theta, shape)
-        if output.vertices is None:
+        if output.vertices is None or self.body.faces is None:
             raise ValueError("expected a body with a surface")
         # A limb of a close person can reach behind the camera: step back until it does not.
         shift[2] += (0.5 - (output.vertices[:, 2] + shift[2]).min()).clamp_min(0)
@@ -257,6 +257,6 @@ def _behind(
 
 def _develop(rng: np.random.Generator, image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Linear light to an 8-bit sRGB image with a sensor's noise."""
-    image = (image * rng.uniform(0.75, 1.25)).clip(0, 1) ** _GAMMA
-    image = image + rng.uniform(0, 0.025) * rng.normal(0, 1, image.shape)
-    return (255 * image.clip(0, 1) + 0.5).astype(np.uint8)
+    bright = (image * rng.uniform(0.75, 1.25)).clip(0, 1) ** _GAMMA
+    noisy = bright + rng.uniform(0, 0.025) * rng.normal(0, 1, image.shape)
+    return (255 * noisy.clip(0, 1) + 0.5).astype(np.uint8)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -132,7 +133,9 @@ def load_renders(folder: str | Path, split: str = "train") -> RenderSet:
     stored = _read_config(target)
     stored.pop("format")
     try:
-        known = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+        known: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()
+        }
         config = RenderConfig(**known)
     except TypeError as error:
         raise InputError(f"{target / 'config.json'}: not of a set of renders ({error})") from None
@@ -197,7 +200,7 @@ def _open_images(target: Path, shard: int, size: int, count: int) -> npt.NDArray
     return images
 
 
-def _read_config(target: Path) -> dict[str, object]:
+def _read_config(target: Path) -> dict[str, Any]:
     path = target / "config.json"
     try:
         values = json.loads(path.read_text())

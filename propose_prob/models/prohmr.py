@@ -12,7 +12,7 @@ from ..conditional import ConditionalFlow
 from ..conditional.flow import glow_stack
 from ..distributions import FlowDistribution, PoseFlowDistribution, VectorToRotations
 from ..errors import InputError
-from ..networks import ResidualMLP
+from ..networks import ImageEncoder, ResidualMLP
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 from .lifting import LiftingConfig, LiftingFlow, conditional_base
 
@@ -27,8 +27,9 @@ class ProHMRConfig:
     Attributes:
         joints: K, joints of the body.
         keypoints: J, keypoints of the default encoder.
-        encoder: `"keypoints"`: a residual MLP on 2D keypoints with visibility; `"custom"`: a module
-            that the user gives, for feature vectors, images or anything else.
+        encoder: `"keypoints"`: a residual MLP on 2D keypoints with visibility; `"image"`: a
+            residual network on images (`networks.ImageEncoder`), as in the paper; `"custom"`: a
+            module that the user gives, for feature vectors or anything else.
         base: `"pagd"`: mean and spread read off the evidence; `"standard"`: N(0, I), the paper's.
         clamp: alpha of eq. 5 of ProPose on the base's mean and log standard deviation.
         coupling: Kind of coupling; only additive ones (the paper's) have a mode in closed form.
@@ -40,6 +41,10 @@ class ProHMRConfig:
         blocks: Its residual blocks.
         dropout: Its dropout.
         shape: Number of the body's shape coefficients.
+        backbone: The image encoder's network, `"resnet18"` or `"resnet50"`.
+        backbone_width: Channels of its first stage.
+        joint_maps: Whether it looks for the `keypoints` in the image; see `ImageEncoder`.
+        image: Side of the images that it is trained on, pixels.
     """
 
     joints: int = 24
@@ -56,10 +61,16 @@ class ProHMRConfig:
     blocks: int = 2
     dropout: float = 0.1
     shape: int = 10
+    backbone: str = "resnet50"
+    backbone_width: int = 64
+    joint_maps: bool = False
+    image: int = 224
 
     def __post_init__(self) -> None:
-        if self.encoder not in ("keypoints", "custom"):
-            raise ValueError(f"expected encoder 'keypoints' or 'custom', got {self.encoder!r}")
+        if self.encoder not in ("keypoints", "image", "custom"):
+            raise ValueError(
+                f"expected encoder 'keypoints', 'image' or 'custom', got {self.encoder!r}"
+            )
 
 
 class BodyEstimate(NamedTuple):
@@ -107,12 +118,19 @@ class ProHMR(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config = config or ProHMRConfig()
-        if (encoder is None) != (config.encoder == "keypoints"):
+        if (encoder is None) == (config.encoder == "custom"):
             raise ValueError(
                 "expected a module as encoder exactly where config.encoder is 'custom', got "
                 f"{type(encoder).__name__} with {config.encoder!r}"
             )
-        if encoder is None:
+        if config.encoder == "image":
+            encoder = ImageEncoder(
+                config.backbone,
+                config.context,
+                width=config.backbone_width,
+                joints=config.keypoints if config.joint_maps else 0,
+            )
+        elif encoder is None:
             encoder = ResidualMLP(
                 3 * config.keypoints + EVIDENCE_EXTRA,
                 config.context,

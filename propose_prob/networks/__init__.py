@@ -1,10 +1,12 @@
 """Networks: residual MLPs whose context part is computed once, and image encoders."""
 
+from .image import ImageEncoder
 from .mlp import ConditionalMLP, ResidualMLP, zero_output
 from .resnet import ResNet, load_backbone, resnet18, resnet50
 
 __all__ = [
     "ConditionalMLP",
+    "ImageEncoder",
     "ResNet",
     "ResidualMLP",
     "load_backbone",

@@ -68,17 +68,25 @@ class ResNet(nn.Module):
     Args:
         block: `"basic"` (18 and 34 layers) or `"bottleneck"` (50 and more).
         layers: Blocks of each of the four stages.
+        width: Channels of the first stage, 64 in the paper; half of it is about a quarter of the
+            work, and of the weights.
         classes: Size of the classifier `fc`; 0 leaves it out, and the features come out.
 
     Attributes:
-        features: Size of the feature vectors: 512 of basic blocks, 2048 of bottlenecks.
+        features: Size of the feature vectors: 512 of basic blocks, 2048 of bottlenecks, where the
+            width is 64.
 
     Raises:
-        ValueError: If the block is unknown or there are not four stages.
+        ValueError: If the block is unknown, there are not four stages, or the width is below 1.
     """
 
     def __init__(
-        self, block: str = "bottleneck", layers: tuple[int, ...] = (3, 4, 6, 3), *, classes: int = 0
+        self,
+        block: str = "bottleneck",
+        layers: tuple[int, ...] = (3, 4, 6, 3),
+        *,
+        width: int = 64,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         kinds: dict[str, type[_BasicBlock] | type[_Bottleneck]] = {
@@ -89,24 +97,26 @@ class ResNet(nn.Module):
             raise ValueError(
                 f"expected a block of {', '.join(kinds)} and 4 stages, got {block!r} and {layers}"
             )
+        if width < 1:
+            raise ValueError(f"expected a width of at least 1 channel, got {width}")
         kind = kinds[block]
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        channels = 64
+        channels = width
         for stage, count in enumerate(layers):
-            width = 64 * 2**stage
+            inner = width * 2**stage
             blocks = []
             for number in range(count):
                 stride = 2 if stage > 0 and number == 0 else 1
-                out = width * kind.expansion
+                out = inner * kind.expansion
                 downsample = None
                 if stride != 1 or channels != out:
                     downsample = nn.Sequential(
                         nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
                     )
-                blocks.append(kind(channels, width, stride, downsample))
+                blocks.append(kind(channels, inner, stride, downsample))
                 channels = out
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.features = channels
@@ -137,14 +147,14 @@ class ResNet(nn.Module):
         return x if self.fc is None else self.fc(x)
 
 
-def resnet18(*, classes: int = 0) -> ResNet:
+def resnet18(*, width: int = 64, classes: int = 0) -> ResNet:
     """The network of 18 layers; 11,689,512 parameters with 1000 classes."""
-    return ResNet("basic", (2, 2, 2, 2), classes=classes)
+    return ResNet("basic", (2, 2, 2, 2), width=width, classes=classes)
 
 
-def resnet50(*, classes: int = 0) -> ResNet:
+def resnet50(*, width: int = 64, classes: int = 0) -> ResNet:
     """The network of 50 layers; 25,557,032 parameters with 1000 classes."""
-    return ResNet("bottleneck", (3, 4, 6, 3), classes=classes)
+    return ResNet("bottleneck", (3, 4, 6, 3), width=width, classes=classes)
 
 
 def load_backbone(network: ResNet, path: str | Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from ..pose.camera import project
 from ..pose.rotations import matrix_from_6d, sixd_from_matrix
 from . import objectives
 from .config import BodyTrainConfig
+from .config_images import ImageTrainConfig
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,13 @@ def prepare_bodies(batch: BodyBatch, known: Tensor, has_body: Tensor) -> BodyPai
     )
 
 
-class ProHMRTrainer:
+class BodyTrainer(ABC):
     """One training state: model, discriminator, optimisers and random generator.
 
     Args:
         model: The model that is trained, in place.
         config: The run.
-        simulator: Source of pairs.
-        device: Where model and data live.
+        device: Where the model lives.
         body: The body whose joints are compared.
     """
 
@@ -91,16 +92,14 @@ class ProHMRTrainer:
     def __init__(
         self,
         model: ProHMR,
-        config: BodyTrainConfig,
-        simulator: BodySimulator,
-        device: torch.device | str = "cpu",
+        config: BodyTrainConfig | ImageTrainConfig,
+        device: torch.device | str,
         *,
-        body: Body | None = None,
+        body: Body,
     ) -> None:
         self.model = model
         self.config = config
-        self.simulator = simulator
-        self.body = (body or SkeletonBody()).to(device)
+        self.body = body.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.discriminator = BodyDiscriminator(config.model.joints, config.model.shape).to(device)
         self.optimiser = self._adam(model)
@@ -109,10 +108,9 @@ class ProHMRTrainer:
     def prepare(self, batches: int = 20) -> None:
         """Fits every ActNorm to simulated poses."""
         pairs = [self._draw() for _ in range(batches)]
-        theta = torch.cat([self._target(pair) for pair in pairs])
-        features = torch.cat([pair.evidence.features for pair in pairs])
+        theta = torch.cat([self._target(pair)[pair.has_body] for pair in pairs])
         with torch.no_grad():
-            context = self.model.encoder(features)
+            context = torch.cat([self._context(pair)[pair.has_body] for pair in pairs])
         self.model.flow.transform.fit_actnorm(theta, context)
 
     def set_rate(self, factor: float) -> None:
@@ -158,9 +156,20 @@ class ProHMRTrainer:
 
     def losses(self, pairs: BodyPairs) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """The generator's losses of a batch by name, and the sample that the adversary judges."""
-        pairs = _without_unknown(pairs)
+        return self._losses(_without_unknown(pairs), self._context(pairs))
+
+    @abstractmethod
+    def _context(self, pairs: BodyPairs) -> Tensor:
+        """The encoder's answer to a batch."""
+
+    @abstractmethod
+    def _draw(self) -> BodyPairs:
+        """The next batch."""
+
+    def _losses(
+        self, pairs: BodyPairs, context: Tensor
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         loss, has = self.config.loss, pairs.has_body
-        context = self.model.encoder(pairs.evidence.features)
         law = self.model.vector_law(context)
         shape, weak = self.model.shape_and_camera(context)
         mode = law.centre.unflatten(-1, (-1, 6))
@@ -220,13 +229,6 @@ class ProHMRTrainer:
         p2d = evidence.features[:, : 2 * joints.shape[-2]].unflatten(-1, (-1, 2))
         return objectives.keypoints2d(p2d, seen, pairs.visible)
 
-    def _draw(self) -> BodyPairs:
-        batch = self.simulator(self.config.batch_size, self.generator)
-        draw = torch.rand(2, len(batch.p2d), generator=self.generator, device=self.generator.device)
-        return prepare_bodies(
-            batch, draw[0] < self.config.known_intrinsics, draw[1] >= self.config.only_2d
-        )
-
     def _adam(self, module: nn.Module) -> torch.optim.AdamW:
         return torch.optim.AdamW(
             module.parameters(),
@@ -240,6 +242,41 @@ class ProHMRTrainer:
         total.backward()
         nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)
         optimiser.step()
+
+
+class ProHMRTrainer(BodyTrainer):
+    """Training from simulated keypoints.
+
+    Args:
+        model: The model that is trained, in place.
+        config: The run.
+        simulator: Source of pairs.
+        device: Where model and data live.
+        body: The body whose joints are compared.
+    """
+
+    def __init__(
+        self,
+        model: ProHMR,
+        config: BodyTrainConfig,
+        simulator: BodySimulator,
+        device: torch.device | str = "cpu",
+        *,
+        body: Body | None = None,
+    ) -> None:
+        self.settings = config
+        self.simulator = simulator
+        super().__init__(model, config, device, body=body or SkeletonBody())
+
+    def _context(self, pairs: BodyPairs) -> Tensor:
+        return self.model.encoder(pairs.evidence.features)
+
+    def _draw(self) -> BodyPairs:
+        batch = self.simulator(self.settings.batch_size, self.generator)
+        draw = torch.rand(2, len(batch.p2d), generator=self.generator, device=self.generator.device)
+        return prepare_bodies(
+            batch, draw[0] < self.settings.known_intrinsics, draw[1] >= self.settings.only_2d
+        )
 
 
 def _without_unknown(pairs: BodyPairs) -> BodyPairs:

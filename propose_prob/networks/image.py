@@ -1,0 +1,117 @@
+"""Image encoders: a residual network, and what it sees of a person's joints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from .mlp import ResidualMLP
+from .resnet import ResNet, resnet18, resnet50
+
+__all__ = ["BACKBONES", "ImageEncoder"]
+
+BACKBONES = {"resnet18": resnet18, "resnet50": resnet50}
+"""Residual networks by name."""
+
+_MAP_CHANNELS = 48
+
+
+class ImageEncoder(nn.Module):
+    """Images to contexts of a law.
+
+    Without `joints`, as in ProHMR: the network's pooled features, through a linear map where their
+    number is not that of the context. With `joints`, the four stages' maps also give a map of
+    each joint, whose centre of mass is where the joint is seen (Sun et al., "Integral Human Pose
+    Regression", ECCV 2018); places, widths and the features found there enter the context. A
+    small network that learns from few images needs this: places are learned long before poses.
+
+    Args:
+        backbone: One of `BACKBONES`.
+        context: Size of the context.
+        width: Channels of the backbone's first stage.
+        joints: Number of joints to look for, or 0.
+
+    Raises:
+        ValueError: If the backbone is unknown.
+
+    Example:
+        >>> encoder = ImageEncoder("resnet18", 64, width=8, joints=17).eval()
+        >>> context, places = encoder.read(torch.randn(2, 3, 64, 64))
+        >>> context.shape, places.shape
+        (torch.Size([2, 64]), torch.Size([2, 17, 2]))
+    """
+
+    def __init__(self, backbone: str, context: int, *, width: int = 64, joints: int = 0) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ValueError(f"expected a backbone of {', '.join(BACKBONES)}, got {backbone!r}")
+        self.backbone: ResNet = BACKBONES[backbone](width=width)
+        self.joints = joints
+        features = self.backbone.features
+        self.project: nn.Module
+        if not joints:
+            self.project = nn.Identity() if features == context else nn.Linear(features, context)
+            return
+        inner = _MAP_CHANNELS
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(features // 2 ** (3 - stage), inner, 1) for stage in range(4)
+        )
+        self.smooth = nn.Sequential(
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, inner, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+        )
+        self.maps = nn.Conv2d(inner, joints, 1)
+        self.project = ResidualMLP(
+            features + joints * (4 + inner), context, width=512, blocks=2, dropout=0.1
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Contexts `(B, context)` of images `(B, 3, H, W)`; see `ResNet.forward`."""
+        return self.read(images)[0]
+
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Contexts and where the joints are seen.
+
+        Args:
+            images: `(B, 3, H, W)`, normalised (`data.crops.normalise_image`).
+
+        Returns:
+            Contexts `(B, context)`; places `(B, joints, 2)`, -1 and 1 at the image's borders, x
+            right and y down, or None of an encoder that looks for no joints.
+
+        Raises:
+            InputError: As `ResNet.forward`.
+        """
+        stages = self.backbone.maps(images)
+        pooled = stages[-1].mean((-2, -1))
+        if not self.joints:
+            return self.project(pooled), None
+        merged = self.lateral[3](stages[3])
+        for number in (2, 1, 0):
+            merged = interpolate(merged, size=stages[number].shape[-2:], mode="nearest")
+            merged = merged + self.lateral[number](stages[number])
+        merged = self.smooth(merged)
+        # Sums over a thousand pixels: in float32 under autocast too.
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.maps(merged.float())
+            share = logits.flatten(2).softmax(-1)
+            grid = _grid(logits)
+            places = share @ grid
+            spread = (share @ grid.square() - places.square()).clamp_min(1e-6).log()
+            found = share @ merged.float().flatten(2).mT
+            known = torch.cat([pooled.float(), places.flatten(1), spread.flatten(1)], -1)
+            return self.project(torch.cat([known, found.flatten(1)], -1)), places
+
+
+def _grid(maps: Tensor) -> Tensor:
+    """Pixels' middles `(H W, 2)` of maps `(B, J, H, W)`, -1 and 1 at the borders."""
+    height, width = maps.shape[-2:]
+    y = (torch.arange(height, device=maps.device) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, device=maps.device) + 0.5) / width * 2 - 1
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(
+        0, 1
+    )

@@ -1,0 +1,79 @@
+"""Training from images from the command line: `propose-prob train image`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bodies import Body, load_open_body, load_smpl
+from ..data.images import ImageSource, RenderSource
+from ..data.render_set import load_renders
+from ..data.spin_images import SpinSource
+from ..errors import InputError
+from ..models.prohmr import ProHMR
+from ..networks import ImageEncoder, load_backbone
+from .config_images import ImageTrainConfig
+from .image import ImageTrainer, ImageValidation
+from .run import TrainCommand
+
+
+@dataclass(frozen=True)
+class TrainImage(TrainCommand):
+    """Train ProHMR from pixels: an image to an exact law over a body's joint rotations.
+
+    `--data` is a folder of renders (`propose-prob render`), or an `.npz` file in SPIN's or
+    ProHMR's format, or a folder of such files, with `--images`, `--body` and `--validation`.
+
+    Attributes:
+        images: Folder that the image names in SPIN's files start from.
+        body: `open`, or an SMPL file; the body that the data's rotations and shapes belong to.
+        backbone: Trained weights of the residual network to begin with: ImageNet's, HMR's, SPIN's.
+    """
+
+    images: Path | None = None
+    body: str = "open"
+    backbone: Path | None = None
+
+    def default(self) -> ImageTrainConfig:
+        """The defaults of `ImageTrainConfig`."""
+        return ImageTrainConfig()
+
+    def trainer(self, config: ImageTrainConfig) -> tuple[ImageTrainer, ImageValidation]:
+        """Likelihood, expectation and mode."""
+        body = load_open_body() if self.body == "open" else load_smpl(self.body)
+        if body.num_shape != config.model.shape:
+            raise InputError(
+                f"expected model.shape to be the body's {body.num_shape} coefficients, "
+                f"got {config.model.shape}"
+            )
+        source, held_out = self._sources(config, body)
+        model = ProHMR(config.model).to(self.device)
+        if self.backbone is not None and isinstance(model.encoder, ImageEncoder):
+            load_backbone(model.encoder.backbone, self.backbone)
+        validation = ImageValidation.from_source(held_out, body)
+        return ImageTrainer(model, config, source, body, self.device), validation
+
+    def _sources(self, config: ImageTrainConfig, body: Body) -> tuple[ImageSource, ImageSource]:
+        if self.data == "cmu17":
+            raise InputError(
+                "training from images needs --data: a folder of renders (propose-prob render) or "
+                "files in SPIN's format"
+            )
+        path = Path(self.data)
+        if (path / "train").is_dir():
+            if self.body != "open":
+                raise InputError("renders show the open body: leave --body out")
+            train, held_out = load_renders(path), load_renders(self.validation or path, "val")
+            if train.config.size != config.model.image:
+                raise InputError(
+                    f"expected renders of model.image = {config.model.image} pixels, "
+                    f"got {train.config.size}"
+                )
+            return RenderSource(train), RenderSource(held_out)
+        if self.validation is None or self.images is None:
+            raise InputError("data in SPIN's format needs --images and --validation")
+        size = config.model.image
+        return (
+            SpinSource.read(path, self.images, body=body, size=size),
+            SpinSource.read(self.validation, self.images, body=body, size=size),
+        )
