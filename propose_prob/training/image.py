@@ -88,6 +88,16 @@ class ImageTrainer(BodyTrainer):
         model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(model, config, device, body=for_joints(body, "h36m_17"))
 
+    def prepare(self, batches: int = 20) -> None:
+        """Fits every ActNorm to the poses that are known."""
+        pairs = [self._draw() for _ in range(batches)]
+        theta = torch.cat([self._target(pair)[pair.has_body] for pair in pairs])
+        if not len(theta):
+            raise InputError("expected people whose bodies are known, found none")
+        with torch.no_grad():
+            context = torch.cat([self._context(pair)[pair.has_body] for pair in pairs])
+        self.model.flow.transform.fit_actnorm(theta, context)
+
     def parts(self) -> dict[str, Any]:
         """Everything with a `state_dict`."""
         return super().parts() | {"deck": self.deck}

@@ -108,9 +108,9 @@ class BodyTrainer(ABC):
     def prepare(self, batches: int = 20) -> None:
         """Fits every ActNorm to simulated poses."""
         pairs = [self._draw() for _ in range(batches)]
-        theta = torch.cat([self._target(pair)[pair.has_body] for pair in pairs])
+        theta = torch.cat([self._target(pair) for pair in pairs])
         with torch.no_grad():
-            context = torch.cat([self._context(pair)[pair.has_body] for pair in pairs])
+            context = torch.cat([self._context(pair) for pair in pairs])
         self.model.flow.transform.fit_actnorm(theta, context)
 
     def set_rate(self, factor: float) -> None:
