@@ -24,6 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "api_pages",
     "mathml",
+    "view_page",
 ]
 exclude_patterns = ["_build", "_ext"]
 if not {"prohmr-cmu17", "prohmr-lifting-cmu17"} <= set(available()):
@@ -60,6 +61,7 @@ nb_output_stderr = "remove"
 html_theme = "furo"
 html_title = "propose_prob"
 html_static_path = ["_static"]
+html_extra_path = ["_build/extra"]
 html_css_files = ["style.css"]
 html_show_sphinx = False
 html_copy_source = False
