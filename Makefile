@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 help:
 	@echo "make demo       3D hypotheses for the person on the photo that ships with the package"
 	@echo "make test       lint and the test suite"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy and codespell"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make docs       the documentation, tutorials run, into docs/_build/html"
 
@@ -43,6 +43,7 @@ demo: $(VENV)/.plot
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell propose_prob tests docs benchmarks README.md CONTRIBUTING.md CHANGELOG.md
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q

@@ -49,7 +49,7 @@ def _write(app: Sphinx) -> None:
         page,
         read_result(result),
         H36M_17,
-        title="A walk from noisy keypoints: hypotheses and the truth",
+        title="Jumps on a playground from noisy keypoints: hypotheses and the truth",
         samples=DRAWS,
         truth=truth.numpy().astype(np.float64),
     )
