@@ -22,7 +22,7 @@ from propose_prob.errors import InputError
 __all__ = ["load_pickle"]
 
 
-def load_pickle(path: str | PathLike[str]) -> object:
+def load_pickle(source: str | PathLike[str] | IO[bytes], *, name: str = "") -> object:
     """Read a pickle of arrays and built-in containers; nothing in it is executed.
 
     Pickles of Python 2 (its strings as Latin-1) and 3 and of every protocol are read. Instead of
@@ -31,7 +31,8 @@ def load_pickle(path: str | PathLike[str]) -> object:
     back as they are. Arrays are numeric, boolean, of strings, or of objects of these kinds.
 
     Args:
-        path: The file.
+        source: The file, or a stream that is open for reading bytes and stands at the pickle.
+        name: What messages call a stream.
 
     Returns:
         What the file holds.
@@ -41,20 +42,21 @@ def load_pickle(path: str | PathLike[str]) -> object:
         InputError: If the file asks for any other class or function (the message names it), or is
             no complete pickle.
     """
-    path = Path(path)
-    with path.open("rb") as file:
-        try:
-            return _plain(_Reader(file).load(), {})
-        except _Refused as error:
-            raise InputError(
-                f"{path} asks for {error}, which is neither an array nor a container; it was not "
-                "read, since a pickle may execute what it asks for"
-            ) from None
-        # Broken or hostile bytes make the unpickler raise nearly anything.
-        except Exception as error:
-            raise InputError(
-                f"expected a complete pickle of arrays in {path}: {type(error).__name__}: {error}"
-            ) from None
+    if isinstance(source, (str, PathLike)):
+        with Path(source).open("rb") as file:
+            return load_pickle(file, name=str(source))
+    try:
+        return _plain(_Reader(source).load(), {})
+    except _Refused as error:
+        raise InputError(
+            f"{name} asks for {error}, which is neither an array nor a container; it was not "
+            "read, since a pickle may execute what it asks for"
+        ) from None
+    # Broken or hostile bytes make the unpickler raise nearly anything.
+    except Exception as error:
+        raise InputError(
+            f"expected a complete pickle of arrays in {name}: {type(error).__name__}: {error}"
+        ) from None
 
 
 class _Refused(Exception):

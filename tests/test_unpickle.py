@@ -317,6 +317,14 @@ def test_refuses_endless_nesting_and_huge_lengths(tmp_path):
         read(tmp_path, b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.")
 
 
+def test_reads_a_stream_from_where_it_stands():
+    stored = io.BytesIO(b"header" + pickle.dumps({"a": 1}) + b"rest")
+    stored.seek(6)
+    assert load_pickle(stored) == {"a": 1}
+    with pytest.raises(InputError, match="in archive: "):
+        load_pickle(stored, name="archive")
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_pickle(tmp_path / "none.pkl")

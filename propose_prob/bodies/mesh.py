@@ -1,5 +1,8 @@
 """Bodies with a surface: linear blend skinning in plain torch."""
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -217,6 +220,49 @@ class MeshBody(Body):
             raise InputError(f"regressor {name!r} needs vertices and this output has none")
         weights = self.get_buffer(f"_{name}_vertices").to(joints.dtype)
         return result + weights @ vertices.index_select(-2, used)
+
+    def only(self, *names: str) -> MeshBody:
+        """The body with no more of its surface than some joint sets are computed from.
+
+        A joint set looks at some tens or hundreds of many thousand vertices, and skinning the
+        others is nearly all of the work of a fit. Joints, rotations and the named joint sets are
+        those of the whole body; there are no triangles, and the vertices are those few.
+
+        Args:
+            names: Of `regressors`.
+
+        Returns:
+            A body that shares what it can with this one.
+
+        Raises:
+            InputError: If the body has no such joint set.
+
+        Example:
+            >>> from propose_prob.bodies import load_open_body
+            >>> body = load_open_body()
+            >>> light = body.only("h36m_17")
+            >>> theta = torch.eye(3).expand(24, 3, 3)
+            >>> torch.allclose(light.regress(light(theta)), body.regress(body(theta)), atol=1e-6)
+            True
+        """
+        for name in names:
+            self._check_regressor(name)
+        buffers = dict(self.named_buffers(recurse=False))
+        parts = [buffers[f"_{name}_used"] for name in names]
+        used = torch.cat([buffers["_weights"].new_zeros(0, dtype=torch.long), *parts]).unique()
+        light = copy.copy(self)
+        light._buffers = dict(self._buffers)
+        for name in ("_template", "_weights", "_shape_directions"):
+            if buffers.get(name) is not None:
+                light._buffers[name] = buffers[name][used]
+        if buffers.get("_pose_directions") is not None:
+            columns = buffers["_pose_directions"].unflatten(-1, (-1, 3))[:, used]
+            light._buffers["_pose_directions"] = columns.flatten(1)
+        for name, part in zip(names, parts, strict=True):
+            light._buffers[f"_{name}_used"] = torch.searchsorted(used, part)
+        light._buffers["faces"] = None
+        light.regressors = tuple(names)
+        return light
 
 
 def _check(name: str, value: Tensor, shape: tuple[int, ...]) -> None:

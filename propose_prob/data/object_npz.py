@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ __all__ = ["read_object_npz"]
 def read_object_npz(path: Path, keys: Sequence[str], *, where: str) -> dict[str, Any]:
     """Read the objects that `np.savez` stored as object arrays without dimensions.
 
-    Such an array is a pickle behind a short header. It is unpacked into a temporary file and read
+    Such an array is a pickle behind a short header. It is read from within the archive
     by `load_pickle`, never by NumPy.
 
     Args:
@@ -56,7 +54,7 @@ def read_object_npz(path: Path, keys: Sequence[str], *, where: str) -> dict[str,
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> Any:
-    with archive.open(f"{key}.npy") as member, tempfile.TemporaryDirectory() as folder:
+    with archive.open(f"{key}.npy") as member:
         version = np.lib.format.read_magic(member)
         read_header = (
             np.lib.format.read_array_header_1_0
@@ -68,13 +66,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> Any:
             raise InputError(
                 f"{path}: expected {key} to be one stored object, got {dtype} of shape {shape}"
             )
-        unpacked = Path(folder) / f"{key}.pkl"
-        with unpacked.open("wb") as file:
-            shutil.copyfileobj(member, file)
-        try:
-            stored = load_pickle(unpacked)
-        except InputError as error:
-            raise InputError(str(error).replace(str(unpacked), f"{path} ({key})")) from error
+        stored = load_pickle(member, name=f"{path} ({key})")
     if not isinstance(stored, np.ndarray) or stored.shape != ():
         raise InputError(f"{path}: expected {key} to be one stored object, got another pickle")
     return stored[()]

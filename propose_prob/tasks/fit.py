@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,7 +135,7 @@ def fit_body(
         (torch.Size([2, 24, 3, 3]), torch.Size([2, 3]))
     """
     _check_model(law, body, joint_set, focal, focal_spread, scale)
-    seen_body = _for_joints(body, joint_set)
+    seen_body = body.only(joint_set) if isinstance(body, MeshBody) else body
 
     def model(keypoints: Tensor, confidence: Tensor) -> None:
         middle, radius = _extent(keypoints, visible_joints(keypoints, confidence))
@@ -317,30 +316,6 @@ def _vertices(body: Body, theta: Tensor, shape: Tensor, translation: Tensor) -> 
             return None
         parts.append(vertices)
     return torch.stack(parts)
-
-
-def _for_joints(body: Body, joint_set: str) -> Body:
-    """The body with no more of its surface than a joint set is computed from.
-
-    A joint set looks at some tens of ten thousand vertices: skinning the others is nearly all of
-    the work of a fit.
-    """
-    if not isinstance(body, MeshBody):
-        return body
-    buffers = dict(body.named_buffers(recurse=False))
-    used = buffers[f"_{joint_set}_used"]
-    light = copy.copy(body)
-    light._buffers = dict(body._buffers)
-    for name in ("_template", "_weights", "_shape_directions"):
-        if buffers.get(name) is not None:
-            light._buffers[name] = buffers[name][used]
-    if buffers.get("_pose_directions") is not None:
-        columns = buffers["_pose_directions"].unflatten(-1, (-1, 3))[:, used]
-        light._buffers["_pose_directions"] = columns.flatten(1)
-    light._buffers[f"_{joint_set}_used"] = torch.arange(len(used), device=used.device)
-    light._buffers["faces"] = None
-    light.regressors = (joint_set,)
-    return light
 
 
 def _check_model(

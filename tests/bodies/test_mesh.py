@@ -179,3 +179,24 @@ def test_dtype_and_state():
 def test_wrong_numbers(changes, message):
     with pytest.raises(InputError, match=message):
         build(**changes)
+
+
+@pytest.mark.parametrize("names", [("few",), ("both", "few"), ()])
+def test_only_what_joint_sets_need_gives_the_same_joint_sets(names):
+    body = build(regressors=numbers()["regressors"] | {"last": torch.eye(V).double()[V - 2 :]})
+    light = body.only(*names)
+    theta, shape = matrix_from_6d(randn(20, 5, 24, 6)), randn(21, 5, S)
+    whole, part = body(theta, shape), light(theta, shape)
+    torch.testing.assert_close(part.joints, whole.joints)
+    assert light.regressors == names
+    for name in names:
+        torch.testing.assert_close(light.regress(part, name), body.regress(whole, name))
+    assert part.vertices.shape[1] == {(): 0, ("few",): 2}.get(names, V)
+    # The body that was given is as before.
+    assert body(theta).vertices.shape == (5, V, 3)
+    assert body.faces is not None
+    assert body.only("last")(theta).vertices.shape == (5, 2, 3)
+    with pytest.raises(InputError, match="no regressor 'last'"):
+        light.regress(part, "last")
+    with pytest.raises(InputError, match="no regressor 'hands'"):
+        body.only("hands")

@@ -17,7 +17,6 @@ from propose_prob.pose.camera import project
 from propose_prob.pose.rotations import matrix_from_6d, matrix_from_axis_angle, sixd_from_matrix
 from propose_prob.pose.skeleton import COCO_17, H36M_17
 from propose_prob.tasks import fit, fit_body, fit_people, generic_prior
-from propose_prob.tasks.fit import _for_joints
 
 FOCAL, CENTER = 1000.0, (500.0, 400.0)
 
@@ -260,11 +259,6 @@ def test_bodies_with_a_surface_are_fitted_without_computing_it(mesh_body):
     whole = mesh_body(fitted.theta, fitted.shape, fitted.translation)
     torch.testing.assert_close(mesh_body.regress(whole), fitted.joints, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.vertices, fitted.vertices, atol=1e-5, rtol=0)
-    light = _for_joints(mesh_body, "h36m_17")
-    few = light(fitted.theta, fitted.shape).vertices
-    assert few.shape[1] < whole.vertices.shape[1]
-    # The body that was given is as before.
-    assert mesh_body(fitted.theta).vertices.shape == whole.vertices.shape
 
 
 def test_other_joint_sets_are_fitted():
