@@ -87,7 +87,7 @@ def body_fits(model: ProHMR | None, count: int, seed: int, nonlinear: bool) -> F
     generator = torch.Generator().manual_seed(seed + 1)
     if model is not None:
         return Fits(
-            lambda rows: model.conditional(keypoints[rows], focal=FOCAL, center=CENTER),
+            lambda rows: model.conditional(keypoints[rows], focal=FOCAL, center=(CENTER, CENTER)),
             keypoints,
             place,
         )

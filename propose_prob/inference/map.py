@@ -12,12 +12,16 @@ from torch import Tensor
 
 from ..errors import InputError
 from .coordinates import Space
+from .lbfgs import lbfgs
 from .problems import Problems
-from .solvers import Report, Solution, adam, lbfgs, levenberg_marquardt
+from .solvers import Report, Solution, adam, levenberg_marquardt
 
 __all__ = ["MapResult", "Solver", "map_estimate", "solve"]
 
 Solver = Literal["auto", "lm", "lbfgs", "adam"]
+
+#: Steps after which a problem that is not solved bends so much that other valleys are looked for.
+_EASY = 15
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,10 @@ def map_estimate(
 
     **The solver** `"lm"` (Levenberg-Marquardt) needs sites whose log-density is a sum of squares,
     robust kernels included; `"lbfgs"` and `"adam"` take any. `"auto"` wants the best minimum and
-    then time: it runs L-BFGS from the start, and where every site has residual form also
-    Levenberg-Marquardt, polishes the better of both with L-BFGS, and keeps the best for each
-    problem.
+    then time. Where every site has residual form it runs L-BFGS that begins with the Gauss-Newton
+    matrix; a problem for which that took many steps bends strongly and may have several minima, so
+    L-BFGS with small first steps tries it again, and the better of both is kept and polished. Where
+    a site has no residual form it runs plain L-BFGS.
 
     Each problem has its own damping, step length and stop, so its answer does not depend on which
     others share the batch (beyond rounding, which differs between batch sizes). Gradients go to the
@@ -139,10 +144,11 @@ def map_estimate(
             f"solver='lm' needs sites with residual form; {', '.join(without)} have none in the "
             f"{space} space (use 'lbfgs' or 'auto')"
         )
-    chosen = {"auto": "lbfgs" if without else "lm+lbfgs"}.get(solver, solver)
+    chosen = "gauss-newton+lbfgs" if solver == "auto" and not without else solver
+    chosen = "lbfgs" if chosen == "auto" else chosen
     starts = _starts(problems, dict(init or {}))
     size = batch_size or count
-    with _bar(progress, count * len(starts) * (2 if "+" in chosen else 1)) as report:
+    with _bar(progress, count * len(starts)) as report:
         best = solve(
             problems, starts, chosen,
             batch_size=size, max_steps=max_steps, tolerance=tolerance, report=report,
@@ -176,7 +182,7 @@ def solve(
     Args:
         problems: The problems.
         starts: At least one.
-        solver: `"lm"`, `"lbfgs"`, `"adam"` or `"lm+lbfgs"`.
+        solver: `"lm"`, `"lbfgs"`, `"adam"` or `"gauss-newton+lbfgs"`.
         batch_size: Most problems at once.
         max_steps: See `map_estimate`.
         tolerance: See `map_estimate`.
@@ -218,15 +224,21 @@ def _solve(
     single = {"lm": levenberg_marquardt, "lbfgs": lbfgs, "adam": adam}
     if solver in single:
         return single[solver](problems, u, index, **settings)
-    found = levenberg_marquardt(problems, u, index, **settings)
-    # Big early steps end in another, often worse, valley than small ones do: try both. To tell
-    # valleys apart a coarse answer will do.
-    coarse = {"tolerance": 100 * tolerance, "report": lambda n: None}
-    other = lbfgs(problems, u, index, **(settings | coarse))
-    _keep_better(found, other, torch.arange(len(u), device=u.device))
-    polished = lbfgs(problems, found.u, index, **settings)
-    polished.steps += found.steps
-    return polished
+    found = lbfgs(problems, u, index, curved=True, **settings)
+    # Big early steps can end in another, worse, valley than small ones do.
+    hard = (~found.converged | (found.steps > _EASY)).nonzero()[:, 0]
+    if len(hard):
+        quiet = settings | {"report": lambda n: None}
+        coarse = quiet | {"tolerance": 100 * tolerance}  # Tells valleys apart.
+        other = lbfgs(problems, u[hard], index[hard], **coarse)
+        lower = other.objective < found.objective[hard]
+        better = hard[lower]
+        if len(better):
+            polished = lbfgs(problems, other.u[lower], index[better], curved=True, **quiet)
+            polished.steps += other.steps[lower]
+            for name, value in vars(polished).items():
+                getattr(found, name)[better] = value
+    return found
 
 
 def _keep_better(best: Solution, found: Solution, index: Tensor) -> None:

@@ -244,7 +244,7 @@ def _laplace(problems: Problems, max_steps: int) -> tuple[Tensor, Tensor]:
     found = solve(
         problems,
         [problems.start],
-        "lbfgs" if problems.without_residuals else "lm+lbfgs",
+        "lbfgs" if problems.without_residuals else "gauss-newton+lbfgs",
         batch_size=problems.count,
         max_steps=max_steps,
         tolerance=1e-9 if double else 1e-6,
