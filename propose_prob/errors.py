@@ -8,4 +8,12 @@ class InputError(ValueError):
 
     The message is one line that says what was expected, what came, and where. The command line
     prints it without a traceback and exits with code 2.
+
+    Example:
+        >>> from propose_prob.data import read_keypoints
+        >>> try:
+        ...     read_keypoints("missing.json")
+        ... except InputError as error:
+        ...     print(error)
+        missing.json: ...
     """

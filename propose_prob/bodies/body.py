@@ -24,6 +24,12 @@ class BodyOutput(NamedTuple):
         vertices: Positions of the surface's vertices, `(..., V, 3)`, metres; `None` if the body
             has no surface or was asked for joints only.
         rotations: Global rotation of each joint, `(..., K, 3, 3)`.
+
+    Example:
+        >>> from propose_prob.bodies import load_open_body
+        >>> posed = load_open_body()(torch.eye(3).expand(24, 3, 3))
+        >>> posed.vertices.shape, posed.rotations.shape[-2:]
+        (torch.Size([13492, 3]), torch.Size([3, 3]))
     """
 
     joints: Tensor
@@ -52,6 +58,13 @@ class Body(nn.Module, ABC):
         num_shape: Number of shape coefficients.
         regressors: Names that `regress` takes.
         faces: Triangles `(F, 3)`, or `None`.
+
+    Example:
+        >>> from propose_prob.bodies import SkeletonBody
+        >>> body: Body = SkeletonBody()
+        >>> posed = body(torch.eye(3).expand(2, 24, 3, 3), translation=torch.zeros(2, 3))
+        >>> posed.joints.shape, body.regress(posed, "h36m_17").shape, body.faces is None
+        (torch.Size([2, 24, 3]), torch.Size([2, 17, 3]), True)
     """
 
     faces: Tensor | None

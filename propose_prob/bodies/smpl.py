@@ -129,6 +129,13 @@ def load_smpl(
         FileNotFoundError: If there is no such file; the message says where to get one.
         InputError: If the file is not a body model, its skeleton is another, or it has fewer
             coefficients than asked for.
+
+    Example:
+        >>> try:
+        ...     load_smpl("SMPL_NEUTRAL.npz")
+        ... except FileNotFoundError as error:
+        ...     print(error)
+        there is no body model SMPL_NEUTRAL.npz. ...
     """
     path = Path(path)
     data = _read(path)

@@ -26,6 +26,11 @@ class PILGD(LazyDistribution):
 
     Raises:
         ValueError: If `scale` or `clamp` is not positive.
+
+    Example:
+        >>> law = PILGD(nn.Linear(6, 2), scale=0.1)(torch.randn(5, 6))
+        >>> law.batch_shape, law.event_shape
+        (torch.Size([5]), torch.Size([2]))
     """
 
     def __init__(self, network: nn.Module, *, scale: float = 0.1, clamp: float = 2.0) -> None:
@@ -54,6 +59,10 @@ class VariationalPILGD(LazyDistribution):
 
     Raises:
         ValueError: If `clamp` is not positive.
+
+    Example:
+        >>> VariationalPILGD(nn.Linear(6, 4))(torch.randn(5, 6)).event_shape
+        torch.Size([2])
     """
 
     def __init__(self, network: nn.Module, *, clamp: float = 4.0) -> None:
@@ -87,6 +96,11 @@ class PAGD(LazyDistribution):
 
     Raises:
         ValueError: If `clamp` is not positive.
+
+    Example:
+        >>> law = PAGD(nn.Linear(6, 4))(torch.randn(5, 6))
+        >>> law.sample((3,)).shape, law.log_prob(torch.zeros(5, 2)).shape
+        (torch.Size([3, 5, 2]), torch.Size([5]))
     """
 
     temperature: Tensor
@@ -116,6 +130,11 @@ class HomoscedasticGaussian(LazyDistribution):
     Args:
         network: `g`, maps a context `(..., m)` to `(..., d)`.
         features: `d`.
+
+    Example:
+        >>> law = HomoscedasticGaussian(nn.Linear(6, 2), 2)(torch.randn(5, 6))
+        >>> bool((law.stddev == law.stddev[0]).all())
+        True
     """
 
     temperature: Tensor
@@ -139,6 +158,10 @@ class StandardBase(LazyDistribution):
 
     Args:
         features: `d`.
+
+    Example:
+        >>> StandardBase(2)(torch.randn(5, 6)).event_shape
+        torch.Size([2])
     """
 
     temperature: Tensor

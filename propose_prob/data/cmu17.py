@@ -40,6 +40,11 @@ class CMU17:
         noise: Detector-like error of the 2D joints `(N, 4, 17, 2)` in half image widths, or None
             for the training split, whose noise is simulated anew in each batch.
         actions: Action label of each sequence.
+
+    Example:
+        >>> data = load_cmu17("val")
+        >>> data.world.shape, data.p2d("noisy").shape, data.actions[int(data.seq_id[0])]
+        (torch.Size([...]), torch.Size([...]), '...')
     """
 
     split: str

@@ -44,6 +44,13 @@ class CMUBody:
         translation: `(N, 3)` in metres, z up.
         shape: Shape of the frame's performer for `SkeletonBody`, `(N, 10)`, standardised.
         performer: The frame's performer `(N,)`, a row of `PERFORMERS`.
+
+    Example:
+        >>> from propose_prob.bodies import SkeletonBody
+        >>> data = load_cmu_body("val")
+        >>> posed = SkeletonBody()(data.theta[:3], data.shape[:3], data.translation[:3])
+        >>> posed.joints.shape
+        torch.Size([3, 24, 3])
     """
 
     split: str

@@ -48,6 +48,12 @@ class Keypoints:
         frame: The frame's name: image id, frame number or file name without its ending.
         person_ids: One for each person: the file's own where it has one, else the place in the
             frame.
+
+    Example:
+        >>> from propose_prob.pose import COCO_17
+        >>> people = Keypoints(torch.ones(2, 17, 2), torch.ones(2, 17), COCO_17, "00001", (0, 1))
+        >>> len(people.person_ids), people.skeleton.joint_names[0]
+        (2, 'nose')
     """
 
     p2d: Tensor
@@ -61,6 +67,14 @@ class KeypointStream(Iterator[Keypoints]):
     """Frames one after another; `len` is the number of frames in the source.
 
     Frames without people are passed over, so fewer than `len` may come.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/walk.npy", np.ones((3, 17, 2)))
+        ...     stream = read_keypoints(f"{folder}/walk.npy", skeleton="h36m_17")
+        ...     len(stream), [frame.frame for frame in stream]
+        (3, [0, 1, 2])
     """
 
     def __init__(self, frames: Iterable[Keypoints], length: int) -> None:

@@ -56,6 +56,10 @@ class SimulatorConfig:
         outlier_px: See `outlier`.
         swap: Probability that the legs of a noisy pose are swapped; the same for the arms.
         missing: Probability that joints are missing.
+
+    Example:
+        >>> SimulatorConfig(mirror=0.0, missing=0.1).missing
+        0.1
     """
 
     mirror: float = 0.5
@@ -191,6 +195,13 @@ class Simulator(Filming):
     Args:
         world: Recorded joints `(N, 17, 3)` in metres, z up.
         config: What varies.
+
+    Example:
+        >>> from propose_prob.data import load_cmu17
+        >>> simulator = Simulator(load_cmu17("val").world[:50])
+        >>> batch = simulator(8, torch.Generator().manual_seed(0))
+        >>> batch.p2d.shape, batch.p3d.shape
+        (torch.Size([8, 17, 2]), torch.Size([8, 17, 3]))
     """
 
     def __init__(self, world: Tensor, config: SimulatorConfig | None = None) -> None:

@@ -30,6 +30,13 @@ class FlowDistribution(dist.TransformedDistribution):
 
     Raises:
         ValueError: If there are no transforms or the base is not over vectors.
+
+    Example:
+        >>> from propose_prob.transforms import DiagonalAffine
+        >>> base = diagonal_normal(torch.zeros(2), torch.ones(2))
+        >>> law = FlowDistribution(base, DiagonalAffine(torch.ones(2), torch.full((2,), 0.7)))
+        >>> law.mode.tolist(), round(law.log_prob(law.mode).item(), 3)
+        ([1.0, 1.0], -3.238)
     """
 
     log_prob_kind = "exact"
@@ -140,7 +147,12 @@ def _kl_flow_flow(p: FlowDistribution, q: FlowDistribution) -> Tensor:
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
-    """Normal law of vectors with independent elements; `loc` and `scale` are `(..., d)`."""
+    """Normal law of vectors with independent elements; `loc` and `scale` are `(..., d)`.
+
+    Example:
+        >>> diagonal_normal(torch.zeros(5, 3), torch.ones(3)).batch_shape
+        torch.Size([5])
+    """
     return dist.Normal(loc, scale).to_event(1)
 
 

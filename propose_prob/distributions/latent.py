@@ -24,6 +24,13 @@ class LogProbEstimate:
         log_prob: Estimate, `sample_shape + batch_shape`; a lower bound in expectation.
         effective_sample_size: Of the `num_particles` particles, same shape.
         num_particles: Number of particles.
+
+    Example:
+        >>> import propose_prob
+        >>> law = propose_prob.load("propose-cmu17").conditional(torch.randn(17, 2))
+        >>> estimate = law.estimate_log_prob(law.sample((3,)), num_particles=8)
+        >>> estimate.log_prob.shape, estimate.num_particles
+        (torch.Size([3]), 8)
     """
 
     log_prob: Tensor
@@ -59,6 +66,15 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         ValueError: If `scale` is not a vector, `root` not one of the joints or `num_particles` not
             positive.
         TypeError: If the latent's base is not a diagonal normal law.
+
+    Example:
+        >>> from propose_prob.distributions import diagonal_normal
+        >>> from propose_prob.transforms import Identity
+        >>> latent = FlowDistribution(diagonal_normal(torch.zeros(9), torch.ones(9)), Identity())
+        >>> law = DecodedPoseDistribution(latent, lambda w: w.unflatten(-1, (3, 3)),
+        ...                               torch.full((3,), 0.01))
+        >>> law.event_shape, law.sample((5,)).shape, law.hypotheses((2,)).shape, law.log_prob_kind
+        (torch.Size([4, 3]), torch.Size([5, 4, 3]), torch.Size([2, 4, 3]), 'bound')
     """
 
     arg_constraints = {"scale": constraints.positive}

@@ -22,6 +22,11 @@ class VectorToJoints(Transform):
     Args:
         root: Index of the root joint.
         rotation: From the vector's axes to the pose's, `(..., 3, 3)`; None where they are equal.
+
+    Example:
+        >>> pose = VectorToJoints()(torch.arange(6.0))
+        >>> pose.tolist()
+        [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
 
     domain = constraints.real_vector
@@ -70,6 +75,11 @@ class VectorToRotations(Transform):
 
     Args:
         rotation: From the vector's axes to the body's, `(..., 3, 3)`; None where they are equal.
+
+    Example:
+        >>> quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> VectorToRotations(quarter)(torch.tensor([1.0, 0, 0, 0, 1.0, 0])).tolist()
+        [[0.0, 1.0, 0.0, -1.0, 0.0, 0.0]]
     """
 
     domain = constraints.real_vector
@@ -130,6 +140,15 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         to_pose: Bijection of volume 1 from the vector to the pose (`VectorToJoints`,
             `VectorToRotations`).
         validate_args: As in torch.
+
+    Example:
+        >>> from propose_prob.distributions import diagonal_normal
+        >>> from propose_prob.transforms import Identity
+        >>> base = diagonal_normal(torch.zeros(48), torch.full((48,), 0.1))
+        >>> flow = FlowDistribution(base, Identity())
+        >>> law = PoseFlowDistribution(flow, VectorToJoints())
+        >>> law.sample((5,)).shape, law.log_prob(law.mode).shape, law.entropy().shape
+        (torch.Size([5, 17, 3]), torch.Size([]), torch.Size([]))
     """
 
     log_prob_kind = "exact"

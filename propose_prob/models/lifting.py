@@ -38,6 +38,10 @@ class LiftingConfig:
         width: Hidden size of the context's encoder.
         blocks: Its residual blocks.
         dropout: Its dropout.
+
+    Example:
+        >>> LiftingConfig(base="standard", couplings=4).coupling
+        'additive'
     """
 
     joints: int = 17
@@ -64,6 +68,12 @@ class LiftingFlow(nn.Module):
 
     Raises:
         ValueError: If a variant is unknown.
+
+    Example:
+        >>> model = LiftingFlow(LiftingConfig(couplings=2, flow_width=16, width=16)).eval()
+        >>> law = model.conditional(torch.randn(5, 17, 2))
+        >>> law.sample((3,)).shape, law.log_prob(law.mode).shape
+        (torch.Size([3, 5, 17, 3]), torch.Size([5]))
     """
 
     def __init__(self, config: LiftingConfig | None = None) -> None:

@@ -43,6 +43,10 @@ class ProPoseConfig:
         decoder_width: Hidden size of the decoder's part that runs for each hypothesis.
         decoder_blocks: Its residual blocks.
         dropout: Dropout in q and in the trunk of k.
+
+    Example:
+        >>> ProPoseConfig(coupling="spline").latent
+        48
     """
 
     joints: int = 17
@@ -105,6 +109,12 @@ class ProPose(nn.Module):
 
     Raises:
         ValueError: If a variant is unknown.
+
+    Example:
+        >>> model = ProPose(ProPoseConfig(couplings=2, width=16, decoder_width=16, code=8)).eval()
+        >>> law = model.conditional(torch.randn(5, 17, 2))
+        >>> law.sample((3,)).shape, law.log_prob_kind
+        (torch.Size([3, 5, 17, 3]), 'bound')
     """
 
     pose_mean: Tensor

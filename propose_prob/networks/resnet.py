@@ -148,12 +148,22 @@ class ResNet(nn.Module):
 
 
 def resnet18(*, width: int = 64, classes: int = 0) -> ResNet:
-    """The network of 18 layers; 11,689,512 parameters with 1000 classes."""
+    """The network of 18 layers; 11,689,512 parameters with 1000 classes.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in resnet18().parameters())
+        11176512
+    """
     return ResNet("basic", (2, 2, 2, 2), width=width, classes=classes)
 
 
 def resnet50(*, width: int = 64, classes: int = 0) -> ResNet:
-    """The network of 50 layers; 25,557,032 parameters with 1000 classes."""
+    """The network of 50 layers; 25,557,032 parameters with 1000 classes.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in resnet50().parameters())
+        23508032
+    """
     return ResNet("bottleneck", (3, 4, 6, 3), width=width, classes=classes)
 
 

@@ -21,6 +21,11 @@ class Extrinsics(NamedTuple):
     Attributes:
         rotation: World axes to camera axes, `(..., 3, 3)`.
         translation: The world's origin seen from the camera, `(..., 3)`, metres.
+
+    Example:
+        >>> camera = Extrinsics(torch.eye(3), torch.tensor([0.0, 0.0, 4.0]))
+        >>> (torch.zeros(3) @ camera.rotation.mT + camera.translation).tolist()
+        [0.0, 0.0, 4.0]
     """
 
     rotation: Tensor

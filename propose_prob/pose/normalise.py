@@ -26,6 +26,11 @@ class Normalised:
         visible: Which joints were seen, `(..., J)` bool.
         center: Mean of the visible joints, `(..., 2)`, in the unit of the input.
         scale: Root mean square distance of the visible joints to it, `(...)`, in the same unit.
+
+    Example:
+        >>> pose = normalise(torch.tensor([[10.0, 0.0], [30.0, 0.0], [float("nan"), 0.0]]))
+        >>> pose.p2d[:, 0].tolist(), pose.visible.tolist(), pose.center.tolist(), pose.scale.item()
+        ([-1.0, 1.0, 0.0], [True, True, False], [20.0, 0.0], 10.0)
     """
 
     p2d: Tensor
@@ -152,6 +157,12 @@ def denormalise(p2d: Tensor, normalised: Normalised) -> Tensor:
 
     Raises:
         InputError: If the last dimension is not 2.
+
+    Example:
+        >>> p2d = torch.tensor([[10.0, 0.0], [30.0, 0.0]])
+        >>> pose = normalise(p2d)
+        >>> torch.allclose(denormalise(pose.p2d, pose), p2d)
+        True
     """
     _check_p2d(p2d)
     return p2d * normalised.scale[..., None, None] + normalised.center.unsqueeze(-2)
@@ -202,6 +213,10 @@ def screen_denormalise(p2d: Tensor, *, width: float, height: float) -> Tensor:
 
     Raises:
         InputError: If the last dimension is not 2 or the size is not positive.
+
+    Example:
+        >>> screen_denormalise(torch.zeros(2), width=640, height=480).tolist()
+        [320.0, 240.0]
     """
     half = _half_size(p2d, width, height)
     return p2d * half[0] + half

@@ -84,6 +84,16 @@ def read_bvh(path: str | Path, *, metres_per_unit: float = 0.01) -> Motion:
 
     Raises:
         InputError: If the file is missing or breaks the format: the message has the line.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob.data import load_cmu_body, write_body_bvh
+        >>> theta = load_cmu_body("val").theta[:3]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_body_bvh(f"{folder}/walk.bvh", theta, axes="z_up", frame_rate=60.0)[0]
+        ...     motion = read_bvh(path)
+        >>> motion.rotations.shape[0], motion.frame_rate
+        (3, 60.0)
     """
     path = Path(path)
     lines = read_lines(path)
@@ -222,6 +232,17 @@ def write_bvh(path: str | Path, motion: Motion) -> None:
 
     Raises:
         InputError: If a number is not finite, or a name is empty or has a brace or a line break.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob.data import load_cmu_body, write_body_bvh
+        >>> theta = load_cmu_body("val").theta[:3]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_body_bvh(f"{folder}/a.bvh", theta, axes="z_up")[0]
+        ...     motion = read_bvh(path)
+        ...     write_bvh(f"{folder}/b.bvh", motion)
+        ...     read_bvh(f"{folder}/b.bvh").rotations.shape == motion.rotations.shape
+        True
     """
     _check(motion)
     children: list[list[int]] = [[] for _ in motion.parents]

@@ -38,6 +38,15 @@ class Motion:
 
     Raises:
         InputError: If the shapes do not fit each other.
+
+    Example:
+        >>> motion = Motion(
+        ...     ("hip", "thigh"), (-1, 0), torch.zeros(2, 3), torch.full((2, 3), float("nan")),
+        ...     torch.eye(3).expand(2, 3, 3), torch.eye(3).expand(9, 2, 3, 3), torch.zeros(9, 3),
+        ...     30.0,
+        ... )
+        >>> len(motion.bone_names), motion.frame_rate
+        (2, 30.0)
     """
 
     bone_names: tuple[str, ...]
