@@ -13,6 +13,7 @@ from ..conditional.flow import glow_stack
 from ..distributions import FlowDistribution, PoseFlowDistribution, VectorToRotations
 from ..errors import InputError
 from ..networks import ImageEncoder, ResidualMLP
+from ..pose.rectify import rectify
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 from .lifting import LiftingConfig, LiftingFlow, conditional_base
 
@@ -215,6 +216,77 @@ class ProHMR(nn.Module):
             middle = torch.as_tensor(center, dtype=p2d.dtype, device=p2d.device)
             z = translation[..., 2:]
             camera = torch.cat([length / z, middle + length * translation[..., :2] / z], -1)
+        return BodyEstimate(law, shape, camera, translation)
+
+    def estimate_images(
+        self,
+        images: Tensor,
+        *,
+        middle: Tensor | None = None,
+        side: Tensor | None = None,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> BodyEstimate:
+        """The law with point estimates of shape and camera, given crops of people.
+
+        A crop does not show where in the image it was cut: the network's answer is in the axes of
+        the crop's own camera, which looks at the crop's middle (`data.crops`). With known
+        intrinsics it is turned into the image's camera axes; without them it stays as it is.
+
+        Args:
+            images: Square crops `(B, 3, S, S)`, normalised (`data.crops.normalise_image`).
+            middle: Middle of each crop in its image `(B, 2)`, pixels; by default the crop is the
+                image.
+            side: Side of each crop in its image `(B,)`, pixels; goes with `middle`.
+            focal: Focal length, pixels of the image, a number or `(B,)`, where it is known.
+            center: Principal point, pixels of the image, `(2,)` or `(B, 2)`; used with `focal`.
+
+        Returns:
+            The law, event shape `(K, 6)`; shape; weak-perspective camera in the image's pixels;
+            with `focal` the translation.
+
+        Raises:
+            InputError: If a shape is wrong, a side or focal length is not positive, or the model's
+                encoder does not read images.
+        """
+        if self.config.encoder != "image":
+            raise InputError("this model's encoder does not read images; use .conditional(p2d)")
+        if images.ndim != 4 or images.shape[-1] != images.shape[-2]:
+            raise InputError(f"expected crops of shape (B, 3, S, S), got {tuple(images.shape)}")
+        count, size = len(images), float(images.shape[-1])
+        if (middle is None) != (side is None):
+            raise InputError("expected middle and side of the crops together, or neither")
+        middle = images.new_full((count, 2), 0.5 * size) if middle is None else middle
+        side = images.new_full((count,), size) if side is None else side
+        if middle.shape != (count, 2) or side.shape != (count,) or not bool((side > 0).all()):
+            raise InputError(
+                f"expected middle ({count}, 2) and side ({count},) > 0, got "
+                f"{tuple(middle.shape)} and {tuple(side.shape)}"
+            )
+        context = self.encoder(images)
+        shape, weak = self.shape_and_camera(context)
+        half = 0.5 * side[:, None]
+        camera = torch.cat([weak[:, :1] * half, weak[:, 1:] * half + middle], -1)
+        if focal is None:
+            return BodyEstimate(
+                PoseFlowDistribution(self.flow(context), VectorToRotations()), shape, camera, None
+            )
+        length = torch.as_tensor(focal, dtype=half.dtype, device=half.device).expand(count)
+        if not bool((length > 0).all()):
+            raise InputError("expected a focal length > 0")
+        offset = middle - torch.as_tensor(center, dtype=half.dtype, device=half.device)
+        seen = torch.ones_like(offset[:, :1], dtype=torch.bool)
+        _, turn = rectify(
+            offset[:, None], seen, focal=length[:, None, None], center=offset.new_zeros(())
+        )
+        # The middle is further from the camera than the image's plane is at its principal point.
+        longer = (length.square() + offset.square().sum(-1)).sqrt() / half[:, 0]
+        place = weak_to_translation(weak, focal=longer)
+        translation = (turn.mT @ place[..., None])[..., 0]
+        z = translation[:, 2:]
+        place = middle - offset + length[:, None] * translation[:, :2] / z
+        camera = torch.cat([length[:, None] / z, place], -1)
+        law = PoseFlowDistribution(self.flow(context), VectorToRotations(turn.mT))
         return BodyEstimate(law, shape, camera, translation)
 
     def given(self, x: Tensor) -> PoseFlowDistribution:

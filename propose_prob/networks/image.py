@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -15,6 +17,21 @@ BACKBONES = {"resnet18": resnet18, "resnet50": resnet50}
 """Residual networks by name."""
 
 _MAP_CHANNELS = 48
+
+
+class Reading(NamedTuple):
+    """What an encoder reads off images.
+
+    Attributes:
+        context: `(B, context)`.
+        places: Where the joints are seen `(B, joints, 2)`, -1 and 1 at the image's borders, x right
+            and y down; None of an encoder that looks for no joints.
+        maps: Logarithm of each joint's map `(B, joints, H', W')`, whose sum is 1; or None.
+    """
+
+    context: Tensor
+    places: Tensor | None
+    maps: Tensor | None
 
 
 class ImageEncoder(nn.Module):
@@ -37,9 +54,9 @@ class ImageEncoder(nn.Module):
 
     Example:
         >>> encoder = ImageEncoder("resnet18", 64, width=8, joints=17).eval()
-        >>> context, places = encoder.read(torch.randn(2, 3, 64, 64))
-        >>> context.shape, places.shape
-        (torch.Size([2, 64]), torch.Size([2, 17, 2]))
+        >>> reading = encoder.read(torch.randn(2, 3, 64, 64))
+        >>> reading.context.shape, reading.places.shape, reading.maps.shape
+        (torch.Size([2, 64]), torch.Size([2, 17, 2]), torch.Size([2, 17, 16, 16]))
     """
 
     def __init__(self, backbone: str, context: int, *, width: int = 64, joints: int = 0) -> None:
@@ -71,17 +88,13 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Contexts `(B, context)` of images `(B, 3, H, W)`; see `ResNet.forward`."""
-        return self.read(images)[0]
+        return self.read(images).context
 
-    def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, images: Tensor) -> Reading:
         """Contexts and where the joints are seen.
 
         Args:
             images: `(B, 3, H, W)`, normalised (`data.crops.normalise_image`).
-
-        Returns:
-            Contexts `(B, context)`; places `(B, joints, 2)`, -1 and 1 at the image's borders, x
-            right and y down, or None of an encoder that looks for no joints.
 
         Raises:
             InputError: As `ResNet.forward`.
@@ -89,7 +102,7 @@ class ImageEncoder(nn.Module):
         stages = self.backbone.maps(images)
         pooled = stages[-1].mean((-2, -1))
         if not self.joints:
-            return self.project(pooled), None
+            return Reading(self.project(pooled), None, None)
         merged = self.lateral[3](stages[3])
         for number in (2, 1, 0):
             merged = interpolate(merged, size=stages[number].shape[-2:], mode="nearest")
@@ -97,14 +110,15 @@ class ImageEncoder(nn.Module):
         merged = self.smooth(merged)
         # Sums over a thousand pixels: in float32 under autocast too.
         with torch.autocast(images.device.type, enabled=False):
-            logits = self.maps(merged.float())
-            share = logits.flatten(2).softmax(-1)
-            grid = _grid(logits)
+            maps = self.maps(merged.float())
+            logarithm = maps.flatten(2).log_softmax(-1)
+            share = logarithm.exp()
+            grid = _grid(maps)
             places = share @ grid
             spread = (share @ grid.square() - places.square()).clamp_min(1e-6).log()
             found = share @ merged.float().flatten(2).mT
-            known = torch.cat([pooled.float(), places.flatten(1), spread.flatten(1)], -1)
-            return self.project(torch.cat([known, found.flatten(1)], -1)), places
+            known = [pooled.float(), places.flatten(1), spread.flatten(1), found.flatten(1)]
+            return Reading(self.project(torch.cat(known, -1)), places, logarithm.view_as(maps))
 
 
 def _grid(maps: Tensor) -> Tensor:

@@ -22,12 +22,14 @@ class ImageLossConfig(BodyLossConfig):
 
     Attributes:
         keypoints: L1 distance of the joints that an encoder with `joint_maps` finds in the image.
+        maps: Cross-entropy of its maps.
     """
 
     mode2d: float = 0.6
     sample2d: float = 0.3
     samples: int = 2
-    keypoints: float = 3.0
+    keypoints: float = 2.0
+    maps: float = 0.5
 
 
 @dataclass(frozen=True)

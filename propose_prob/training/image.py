@@ -16,7 +16,7 @@ from ..data.images import ImageBatch, ImageSource, augment
 from ..errors import InputError
 from ..models.evidence import Evidence
 from ..models.prohmr import ProHMR
-from ..networks import ImageEncoder
+from ..networks.image import ImageEncoder, Reading
 from ..pose.rotations import matrix_from_6d
 from . import objectives
 from .config_images import PRECISIONS, ImageTrainConfig
@@ -68,7 +68,7 @@ class ImageTrainer(BodyTrainer):
 
     terms: tuple[str, ...] = (
         "nll", "sample2d", "mode2d", "mode3d", "rotation", "shape", "orthogonality", "energy",
-        "keypoints", "adversarial", "discriminator",
+        "keypoints", "maps", "adversarial", "discriminator",
     )  # fmt: skip
 
     def __init__(
@@ -104,25 +104,28 @@ class ImageTrainer(BodyTrainer):
 
     def losses(self, pairs: BodyPairs) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """The generator's losses of a batch by name, and the sample that the adversary judges."""
-        context, places = self._read(pairs)
-        losses, fake = self._losses(_without_unknown(pairs), context)
-        weight = self.settings.loss.keypoints
-        if weight and places is not None:
-            p2d = pairs.evidence.features.unflatten(-1, (-1, 2))
-            losses["keypoints"] = weight * objectives.keypoints2d(p2d, places, pairs.visible)
+        reading = self._read(pairs)
+        losses, fake = self._losses(_without_unknown(pairs), reading.context.float())
+        loss = self.settings.loss
+        if reading.places is not None and reading.maps is not None:
+            p2d, seen = pairs.evidence.features.unflatten(-1, (-1, 2)), pairs.visible
+            if loss.keypoints:
+                error = objectives.keypoints2d(p2d, reading.places, seen)
+                losses["keypoints"] = loss.keypoints * error
+            if loss.maps:
+                losses["maps"] = loss.maps * objectives.joint_maps(reading.maps, p2d, seen)
         return losses, fake
 
     def _context(self, pairs: BodyPairs) -> Tensor:
-        return self._read(pairs)[0]
+        return self._read(pairs).context.float()
 
-    def _read(self, pairs: BodyPairs) -> tuple[Tensor, Tensor | None]:
+    def _read(self, pairs: BodyPairs) -> Reading:
         if not isinstance(pairs, ImagePairs) or not isinstance(self.model.encoder, ImageEncoder):
             raise ValueError("expected pairs with images, and an encoder of images")
         images = pairs.images.contiguous(memory_format=torch.channels_last)
         precision = PRECISIONS[self.settings.precision]
         with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
-            context, places = self.model.encoder.read(images)
-        return context.float(), places
+            return self.model.encoder.read(images)
 
     def _draw(self) -> ImagePairs:
         config = self.settings
