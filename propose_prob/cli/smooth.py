@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -26,12 +26,12 @@ class Smooth:
     Every frame's law and a robust constant-velocity term are solved together, over all frames at
     once; frames and joints that were not seen are filled in. The output holds every frame from the
     first to the last: point_estimate (metres, root-relative, camera axes) and spread, which tells
-    how surely.
+    how surely; or, with a model of body pose, the motion of a body's bones, which stays in place.
 
     Attributes:
         file: File or folder of 2D keypoints, as of lift.
         fps: Frames per second of the frame numbers.
-        out: File to write: .nc (NetCDF) or .npz.
+        out: File to write: .nc (NetCDF), .npz, or .bvh with --model prohmr-cmu17.
         person: Label of the person; the one in most frames by default.
         skeleton: Joint set of arrays that do not name theirs.
         image_size: Width and height in pixels of the images behind MediaPipe's fractions.
@@ -78,12 +78,13 @@ class Smooth:
             if not 0 < value < float("inf"):
                 raise InputError(f"expected {name} > 0, got {value}")
         out = self.out or Path(f"{self.file.resolve().stem}_smooth.nc")
-        check_output_name(out, (self.file,))
+        check_output_name(out, (self.file,), (".nc", ".npz", ".bvh"))
         track = read_track(
             self.file, person=self.person, skeleton=self.skeleton, image_size=self.image_size,
             min_joints=self.min_joints, min_confidence=self.min_confidence, by_order=self.by_order,
         )  # fmt: skip
         model = self.machine.load(self.model)
+        self._check_model(model, out)
         import torch
 
         from ..tasks.smooth import smooth
@@ -98,13 +99,27 @@ class Smooth:
                 law, frames=torch.tensor(track.numbers), fps=self.fps, kernel=self.kernel,
                 acceleration=self.acceleration, report=lambda step, change: bar.update(),
             )  # fmt: skip
-        self._write(out, track, result)
+        if out.suffix == ".bvh":
+            from ..data import write_body_bvh
+
+            write_body_bvh(out, result.rotations, body=model.body, frame_rate=self.fps)
+        else:
+            self._write(out, track, result)
         if not result.converged:
             print(
                 f"propose-prob: warning: still moving after {result.steps} steps", file=sys.stderr
             )
         filled = len(result) - len(track.numbers)
         print(f"{len(result)} frames, {filled} of them filled in: {out}")
+
+    def _check_model(self, model: Any, out: Path) -> None:
+        from ..models import BodyLifter
+
+        if out.suffix == ".bvh" and not isinstance(model, BodyLifter):
+            raise InputError(
+                f"{out}: {self.model} gives joints and .bvh holds rotations of bones; take a "
+                "model of body pose such as prohmr-cmu17"
+            )
 
     def _write(self, out: Path, track: Track, result: Smoothed) -> None:
         import numpy as np

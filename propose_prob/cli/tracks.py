@@ -125,12 +125,14 @@ def check_intrinsics(focal: float | None, center: tuple[float, float] | None) ->
         raise InputError(f"expected a focal length > 0, got {focal}")
 
 
-def check_output_name(out: Path, inputs: tuple[Path, ...]) -> None:
+def check_output_name(
+    out: Path, inputs: tuple[Path, ...], endings: tuple[str, ...] = (".nc", ".npz")
+) -> None:
     """Raise `InputError` where the output has a wrong name or would replace an input."""
     from ..inference.streams import check_output
 
-    if out.suffix not in (".nc", ".npz"):
-        raise InputError(f"{out}: expected an output name that ends in .nc or .npz")
+    if out.suffix not in endings:
+        raise InputError(f"{out}: expected an output name that ends in {' or '.join(endings)}")
     check_output(out)
     if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
         raise InputError(f"{out}: the output would replace an input")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..distributions.likelihoods import Kernel, PointLikelihood
 from ..errors import InputError
+from ..pose.rotations import axis_angle_from_matrix, matrix_from_6d, matrix_from_axis_angle
 from .chain import Chain, kernel_weights, motion_weights
 
 __all__ = ["Smoothed", "smooth", "typical_acceleration"]
@@ -56,6 +57,27 @@ class Smoothed:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def rotations(self) -> Tensor:
+        """A body's rotation matrices `(T, K, 3, 3)`; unseen frames turn evenly between neighbours.
+
+        Raises:
+            InputError: If the laws were not over 6D rotations, nor images of laws over them.
+        """
+        if self.pose.shape[-1] == 6:
+            return matrix_from_6d(self.pose)
+        if self.source is None or self.source.shape[-1] != 6:
+            raise InputError("expected the motion of laws over 6D rotations, this one is of joints")
+        known = matrix_from_6d(self.source)
+        rows = self.seen.nonzero()[:, 0]
+        times = torch.arange(len(self), device=rows.device)
+        after = torch.searchsorted(rows, times)
+        before = torch.where(self.seen, after, after - 1)
+        gap = (rows[after] - rows[before]).clamp(min=1)
+        part = ((times - rows[before]) / gap).to(known)[:, None, None]
+        turn = axis_angle_from_matrix(known[before].mT @ known[after])
+        return known[before] @ matrix_from_axis_angle(part * turn)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import torch
 
 from propose_prob import ProPose, ProPoseConfig, save
 from propose_prob.cli import main
+from propose_prob.models import DiffusionConfig, ProHMR, ProHMRConfig, ScoreDiffusion
 
 _TINY = ProPoseConfig(
     latent=6,
@@ -24,6 +25,28 @@ def tiny_model(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save(ProPose(_TINY), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def diffusion_model(tmp_path_factory):
+    """Path of a small model whose law has no density."""
+    torch.manual_seed(0)
+    config = DiffusionConfig(
+        steps=3, context=8, width=16, blocks=1, denoiser_width=16, denoiser_blocks=1
+    )
+    path = tmp_path_factory.mktemp("model") / "diffusion.safetensors"
+    save(ScoreDiffusion(config), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def body_model(tmp_path_factory):
+    """Path of a randomly initialised model of body pose."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "body.safetensors"
+    config = ProHMRConfig(flow_width=16, width=16, context=16, couplings=1, blocks=1)
+    save(ProHMR(config), path)
     return str(path)
 
 

@@ -7,24 +7,12 @@ import pytest
 import torch
 import xarray
 
-from propose_prob import save
 from propose_prob.bodies import SkeletonBody
 from propose_prob.data import read_bvh
-from propose_prob.models import ProHMR, ProHMRConfig
 from propose_prob.pose.camera import project
 from propose_prob.weights import available
 
 CENTER = (500.0, 400.0)
-
-
-@pytest.fixture(scope="session")
-def body_model(tmp_path_factory):
-    """Path of a randomly initialised model of body pose."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "body.safetensors"
-    config = ProHMRConfig(flow_width=16, width=16, context=16, couplings=1, blocks=1)
-    save(ProHMR(config), path)
-    return str(path)
 
 
 @pytest.fixture

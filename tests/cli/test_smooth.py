@@ -5,6 +5,8 @@ import sys
 import numpy as np
 import pytest
 
+from propose_prob.data import read_bvh
+
 from .conftest import coco_results
 
 
@@ -50,6 +52,15 @@ def test_missing_frames_are_filled_and_marked(run, video, tiny_model):
     assert jerks[1] < jerks[0]
 
 
+def test_a_body_moves_through_missing_frames_too(run, video, body_model):
+    code, out, err = run("smooth", video, "--fps", 25, "--model", body_model, "--out", "a.bvh")
+    assert code == 0, err
+    assert "20 frames, 3 of them filled in: a.bvh" in out
+    motion = read_bvh("a.bvh")
+    assert len(motion) == 20
+    assert motion.frame_rate == pytest.approx(25)
+
+
 def test_wrong_input_gets_one_line(run, video, folder, tiny_model):
     (folder / "other.json").write_text(json.dumps([]))
     far = json.loads(video.read_text())
@@ -61,6 +72,7 @@ def test_wrong_input_gets_one_line(run, video, folder, tiny_model):
         ((video, "--fps", 0), "--fps > 0"),
         ((video, *fps, "--acceleration", -1), "--acceleration > 0"),
         ((video, *fps, "--out", "a.csv"), ".nc or .npz"),
+        ((video, *fps, "--out", "a.bvh"), "prohmr-cmu17"),
         ((video, *fps, "--person", "7"), "person '7'"),
         ((video, *fps, "--focal", 1000), "--center"),
         ((video, *fps, "--min-joints", 18), "--min-joints"),

@@ -6,6 +6,11 @@ from propose_prob import ProPose, ProPoseConfig
 from propose_prob.distributions import PushforwardDistribution
 from propose_prob.errors import InputError
 from propose_prob.models import LiftingConfig, ProHMR
+from propose_prob.pose.rotations import (
+    axis_angle_from_matrix,
+    matrix_from_axis_angle,
+    sixd_from_matrix,
+)
 from propose_prob.tasks.smooth import smooth, typical_acceleration
 
 NOISE = 1e-3
@@ -159,3 +164,19 @@ def test_wrong_input_is_named():
     with pytest.raises(InputError, match="frame 12: the law is not finite"):
         smooth(dist.Normal(broken, 1.0, validate_args=False).to_event(2),
                frames=torch.arange(10, 15))  # fmt: skip
+
+
+def test_rotations_of_unseen_frames_turn_evenly_between_neighbours():
+    angles = torch.tensor([0.0, 0.1, 0.5, 0.6])[:, None].expand(4, 2)
+    turns = matrix_from_axis_angle(angles[..., None] * torch.tensor([0.0, 1.0, 0.0]))
+    law = dist.Normal(sixd_from_matrix(turns), 1e-3).to_event(2)
+    pushed = PushforwardDistribution(law, lambda x: x[..., :3], (2, 3))
+    motion = smooth(pushed, frames=torch.tensor([0, 1, 5, 6]), acceleration=1e3)
+    expected = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])[:, None].expand(7, 2)
+    found = axis_angle_from_matrix(motion.rotations)[..., 1]
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
+    direct = smooth(law, frames=torch.tensor([0, 1, 5, 6]), acceleration=1e3)
+    assert direct.rotations.shape == (7, 2, 3, 3)
+    joints = dist.Normal(torch.zeros(4, 2, 3), 1.0).to_event(2)
+    with pytest.raises(InputError, match="of joints"):
+        _ = smooth(joints).rotations
