@@ -1,11 +1,21 @@
-"""Composable probability distributions for 3D human pose."""
+"""Composable probability distributions for 3D human pose.
 
-from . import data
-from .conditional import PAGD, PILGD, ConditionalFlow
-from .distributions import DecodedPoseDistribution, FlowDistribution
+Names are imported when they are first used, so that `propose-prob --help` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import InputError
-from .models import ProPose, ProPoseConfig
-from .weights import available, load, save
+
+if TYPE_CHECKING:
+    from . import data
+    from .conditional import PAGD, PILGD, ConditionalFlow, freeze
+    from .distributions import DecodedPoseDistribution, FlowDistribution
+    from .models import ProPose, ProPoseConfig
+    from .weights import available, load, save
 
 __all__ = [
     "PAGD",
@@ -18,6 +28,37 @@ __all__ = [
     "ProPoseConfig",
     "available",
     "data",
+    "freeze",
     "load",
     "save",
 ]
+
+_HOMES = {
+    "PAGD": "conditional",
+    "PILGD": "conditional",
+    "ConditionalFlow": "conditional",
+    "DecodedPoseDistribution": "distributions",
+    "FlowDistribution": "distributions",
+    "ProPose": "models",
+    "ProPoseConfig": "models",
+    "available": "weights",
+    "freeze": "conditional",
+    "load": "weights",
+    "save": "weights",
+}
+_PARTS = frozenset(
+    {"bodies", "conditional", "data", "distributions", "evaluation", "inference", "models"}
+    | {"networks", "pose", "tasks", "training", "transforms", "visualisation", "weights"}
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _PARTS:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS})

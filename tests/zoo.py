@@ -24,6 +24,7 @@ from propose_prob.conditional import (
     ConditionalLU,
     FixedPermutation,
     HomoscedasticGaussian,
+    InverseTransform,
     NoTransform,
     StandardBase,
     VariationalPILGD,
@@ -161,6 +162,7 @@ def _transforms() -> dict[str, TransformCase]:
         _lazy("conditional_lu", ConditionalLU(4), 4, True, contextual=False),
         _lazy("no_transform", NoTransform(), 4, True, contextual=False),
         _lazy("fixed_permutation", FixedPermutation(5, seed=3), 5, True, contextual=False),
+        _lazy("inverse_coupling", InverseTransform(ConditionalCoupling(5, CONTEXT)), 5, False),
         _lazy("glow_additive", glow_stack(4, CONTEXT, couplings=2, width=12, blocks=1), 4, True),
         _lazy(
             "glow_affine_odd",

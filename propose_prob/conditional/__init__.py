@@ -7,11 +7,13 @@ from .flow import (
     ConditionalFlow,
     ConditionalLU,
     FixedPermutation,
+    InverseTransform,
     NoTransform,
     Standardiser,
     coupling_stack,
     glow_stack,
 )
+from .frozen import freeze
 from .gaussian import PAGD, PILGD, HomoscedasticGaussian, StandardBase, VariationalPILGD
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "ConditionalLU",
     "FixedPermutation",
     "HomoscedasticGaussian",
+    "InverseTransform",
     "NoTransform",
     "StandardBase",
     "Standardiser",
     "VariationalPILGD",
     "coupling_stack",
+    "freeze",
     "glow_stack",
 ]

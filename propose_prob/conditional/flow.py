@@ -16,6 +16,7 @@ from ..transforms import (
     Chain,
     DiagonalAffine,
     Identity,
+    Inverse,
     LULinear,
     Permutation,
     SplineCoupling,
@@ -38,6 +39,8 @@ class ConditionalCoupling(LazyTransform):
         blocks: Residual blocks of the network.
         clamp: Bound of the affine log-scales.
         bins: Number of spline bins.
+        activation: See `ConditionalMLP`.
+        last_activation: See `ConditionalMLP`.
 
     Raises:
         ValueError: If `features < 2` or `kind` is unknown.
@@ -54,6 +57,8 @@ class ConditionalCoupling(LazyTransform):
         blocks: int = 1,
         clamp: float = 1.0,
         bins: int = 8,
+        activation: str = "silu",
+        last_activation: bool = True,
     ) -> None:
         super().__init__()
         if features < 2:
@@ -67,7 +72,15 @@ class ConditionalCoupling(LazyTransform):
         self.resting = features // 2 if not swap else features - features // 2
         moving = features - self.resting
         out = moving * {"additive": 1, "affine": 2, "spline": 3 * bins - 1}[kind]
-        self.network = ConditionalMLP(self.resting, context, out, width=width, blocks=blocks)
+        self.network = ConditionalMLP(
+            self.resting,
+            context,
+            out,
+            width=width,
+            blocks=blocks,
+            activation=activation,
+            last_activation=last_activation,
+        )
         zero_output(self.network)
 
     def forward(self, c: Tensor | None = None) -> VectorTransform:
@@ -220,6 +233,22 @@ class ComposedTransform(LazyTransform):
             if isinstance(module, ActNorm) and not module.fitted:
                 module.fit(values)
             values = module(c).inv(values)
+
+
+class InverseTransform(LazyTransform):
+    """A conditional transform the other way round, for flows published from event to latent.
+
+    Args:
+        transform: Gives `VectorTransform`s.
+    """
+
+    def __init__(self, transform: LazyTransform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, c: Tensor | None = None) -> Inverse:
+        """The inverted transform for a context `(..., m)`."""
+        return Inverse(self.transform(c))
 
 
 def coupling_stack(

@@ -8,6 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": nn.functional.silu,
+    "relu": nn.functional.relu,
+}
+
 
 class ResidualMLP(nn.Module):
     """Pre-activation residual MLP with layer norms.
@@ -56,6 +61,12 @@ class ConditionalMLP(nn.Module):
         width: Hidden size.
         blocks: Number of residual blocks of two layers.
         skip: Whether the value also reaches the output through a linear map.
+        activation: `"silu"`, or `"relu"`, which published flows use.
+        last_activation: Whether an activation precedes the output layer; in nflows' networks none
+            does.
+
+    Raises:
+        ValueError: If the activation is unknown.
     """
 
     def __init__(
@@ -67,11 +78,19 @@ class ConditionalMLP(nn.Module):
         width: int = 256,
         blocks: int = 1,
         skip: bool = False,
+        activation: str = "silu",
+        last_activation: bool = True,
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        self.activation = activation
+        self.last_activation = last_activation
         self.value = nn.Linear(features, width, bias=False)
         self.context = nn.Linear(context, width)
-        self.blocks = nn.Sequential(*(_Block(width, 0.0, norm=False) for _ in range(blocks)))
+        self.blocks = nn.Sequential(
+            *(_Block(width, 0.0, norm=False, activation=activation) for _ in range(blocks))
+        )
         self.output = nn.Linear(width, out)
         self.skip = nn.Linear(features, out, bias=False) if skip else None
         # As in one joint layer: the fan-in is that of value and context together.
@@ -88,21 +107,23 @@ class ConditionalMLP(nn.Module):
         return self._tail(self.context(context), x)
 
     def _tail(self, hoisted: Tensor, x: Tensor) -> Tensor:
-        y = self.output(nn.functional.silu(self.blocks(self.value(x) + hoisted)))
+        hidden = self.blocks(self.value(x) + hoisted)
+        y = self.output(ACTIVATIONS[self.activation](hidden) if self.last_activation else hidden)
         return y if self.skip is None else y + self.skip(x)
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, dropout: float, *, norm: bool) -> None:
+    def __init__(self, width: int, dropout: float, *, norm: bool, activation: str = "silu") -> None:
         super().__init__()
+        self.activation = activation
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.first = nn.Linear(width, width)
         self.second = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.first(nn.functional.silu(self.norm(x)))
-        return x + self.second(self.dropout(nn.functional.silu(hidden)))
+        act = ACTIVATIONS[self.activation]
+        return x + self.second(self.dropout(act(self.first(act(self.norm(x))))))
 
 
 def zero_output(network: ResidualMLP | ConditionalMLP) -> None:

@@ -112,3 +112,24 @@ class Identity(VectorTransform):
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the value unchanged."""
         return self.call_and_ladj(y)
+
+
+class Inverse(VectorTransform):
+    """A transform the other way round: still value and log-determinant in one pass.
+
+    Args:
+        transform: The transform whose events become latents.
+    """
+
+    def __init__(self, transform: VectorTransform) -> None:
+        super().__init__()
+        self.transform = transform
+        self.constant_ladj = transform.constant_ladj
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inverts the transform."""
+        return self.transform.inverse_and_ladj(x)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Applies the transform."""
+        return self.transform.call_and_ladj(y)

@@ -94,3 +94,44 @@ class LULinear(VectorTransform):
 
     def _ladj(self) -> Tensor:
         return self.upper.diagonal().log().sum()
+
+
+class DenseAffine(VectorTransform):
+    """Affine map `y = W x + shift` whose inverse was computed beforehand.
+
+    What ActNorm, LU linear maps and permutations become when nothing of them is trained any more.
+
+    Args:
+        matrix: Transpose of `W`, `(d, d)`.
+        shift: `(d,)`.
+        inverse_matrix: Transpose of the inverse of `W`, `(d, d)`.
+        inverse_shift: Shift of the inverse map, `(d,)`.
+        ladj: `log|det W|`, `()`.
+    """
+
+    constant_ladj = True
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        shift: Tensor,
+        inverse_matrix: Tensor,
+        inverse_shift: Tensor,
+        ladj: Tensor,
+    ) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.shift = shift
+        self.inverse_matrix = inverse_matrix
+        self.inverse_shift = inverse_shift
+        self.ladj = ladj
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiplies by the matrix, then shifts."""
+        y = torch.nn.functional.linear(x, self.matrix.mT, self.shift)
+        return y, self.ladj.expand(y.shape[:-1])
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiplies by the inverse matrix, then shifts."""
+        x = torch.nn.functional.linear(y, self.inverse_matrix.mT, self.inverse_shift)
+        return x, -self.ladj.expand(x.shape[:-1])

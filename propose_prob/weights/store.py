@@ -48,7 +48,12 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def available() -> list[str]:
-    """Names of the models that ship with the package."""
+    """Names of the models that ship with the package.
+
+    Example:
+        >>> "propose-cmu17" in available()
+        True
+    """
     files = resources.files(__package__).iterdir()
     return sorted(f.name.removesuffix(".safetensors") for f in files if f.name.endswith("tensors"))
 
@@ -95,6 +100,15 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
 
     Raises:
         OSError: If the folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob import ProPose, ProPoseConfig
+        >>> model = ProPose(ProPoseConfig(couplings=2, width=16, decoder_width=16, code=8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(model, f"{folder}/mine.safetensors")
+        ...     load(f"{folder}/mine.safetensors").config == model.config
+        True
     """
     path = Path(path)
     tensors = {}
@@ -132,6 +146,12 @@ def average(models: Sequence[Model]) -> Model:
 
     Raises:
         ValueError: If there are none or their configurations differ.
+
+    Example:
+        >>> from propose_prob import ProPose, ProPoseConfig
+        >>> config = ProPoseConfig(couplings=2, width=16, decoder_width=16, code=8)
+        >>> average([ProPose(config), ProPose(config)]).training
+        False
     """
     if not models or any(_config(model) != _config(models[0]) for model in models):
         raise ValueError("expected at least one model, all of the same configuration")
@@ -144,6 +164,8 @@ def average(models: Sequence[Model]) -> Model:
 
 
 def _config(model: nn.Module) -> Any:
+    if getattr(model, "is_frozen", False):
+        raise TypeError("a frozen model is for inference only: save the model it was made from")
     if type(model).__name__ not in _MODELS:
         raise TypeError(f"expected one of {', '.join(_MODELS)}, got {type(model).__name__}")
     return model.config
