@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bodies import Body
-from ..bodies.light import for_joints
+from ..bodies import Body, MeshBody
 from ..errors import InputError
 from .crops import crop_boxes
 from .images import ImageBatch
@@ -44,7 +43,7 @@ class SpinSource:
     def __init__(self, data: SpinDataset, folder: Path, *, body: Body, size: int) -> None:
         self.data = data
         self.folder = folder
-        self.body = for_joints(body, "h36m_17")
+        self.body = body.only("h36m_17") if isinstance(body, MeshBody) else body
         self.size = size
         further, openpose = torch.tensor(_FURTHER), torch.tensor(_OPENPOSE)
         own = data.confidence_2d[:, _OPENPOSE_JOINTS + further] > 0

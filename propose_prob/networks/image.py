@@ -19,7 +19,7 @@ BACKBONES = {"resnet18": resnet18, "resnet50": resnet50}
 _MAP_CHANNELS = 48
 
 
-class Reading(NamedTuple):
+class ImageReading(NamedTuple):
     """What an encoder reads off images.
 
     Attributes:
@@ -90,7 +90,7 @@ class ImageEncoder(nn.Module):
         """Contexts `(B, context)` of images `(B, 3, H, W)`; see `ResNet.forward`."""
         return self.read(images).context
 
-    def read(self, images: Tensor) -> Reading:
+    def read(self, images: Tensor) -> ImageReading:
         """Contexts and where the joints are seen.
 
         Args:
@@ -102,7 +102,7 @@ class ImageEncoder(nn.Module):
         stages = self.backbone.maps(images)
         pooled = stages[-1].mean((-2, -1))
         if not self.joints:
-            return Reading(self.project(pooled), None, None)
+            return ImageReading(self.project(pooled), None, None)
         merged = self.lateral[3](stages[3])
         for number in (2, 1, 0):
             merged = interpolate(merged, size=stages[number].shape[-2:], mode="nearest")
@@ -118,7 +118,7 @@ class ImageEncoder(nn.Module):
             spread = (share @ grid.square() - places.square()).clamp_min(1e-6).log()
             found = share @ merged.float().flatten(2).mT
             known = [pooled.float(), places.flatten(1), spread.flatten(1), found.flatten(1)]
-            return Reading(self.project(torch.cat(known, -1)), places, logarithm.view_as(maps))
+            return ImageReading(self.project(torch.cat(known, -1)), places, logarithm.view_as(maps))
 
 
 def _grid(maps: Tensor) -> Tensor:

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bodies import Body
-from ..bodies.light import for_joints
+from ..bodies import Body, MeshBody
 from ..data.crops import normalise_image
 from ..data.images import ImageBatch, ImageSource, augment
 from ..errors import InputError
 from ..models.evidence import Evidence
 from ..models.prohmr import ProHMR
-from ..networks.image import ImageEncoder, Reading
+from ..networks.image import ImageEncoder, ImageReading
 from ..pose.rotations import matrix_from_6d
 from . import objectives
 from .config_images import PRECISIONS, ImageTrainConfig
@@ -86,7 +85,7 @@ class ImageTrainer(BodyTrainer):
         self.deck = _Deck()
         self.device = torch.device(device)
         model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(model, config, device, body=for_joints(body, "h36m_17"))
+        super().__init__(model, config, device, body=_light(body))
 
     def prepare(self, batches: int = 20) -> None:
         """Fits every ActNorm to the poses that are known."""
@@ -119,7 +118,7 @@ class ImageTrainer(BodyTrainer):
     def _context(self, pairs: BodyPairs) -> Tensor:
         return self._read(pairs).context.float()
 
-    def _read(self, pairs: BodyPairs) -> Reading:
+    def _read(self, pairs: BodyPairs) -> ImageReading:
         if not isinstance(pairs, ImagePairs) or not isinstance(self.model.encoder, ImageEncoder):
             raise ValueError("expected pairs with images, and an encoder of images")
         images = pairs.images.contiguous(memory_format=torch.channels_last)
@@ -136,6 +135,11 @@ class ImageTrainer(BodyTrainer):
             < config.only_2d
         )
         return prepare_images(dataclasses.replace(batch, has_body=batch.has_body & ~held_back))
+
+
+def _light(body: Body) -> Body:
+    """The body with no more of a surface than its Human3.6M-17 joints need."""
+    return body.only("h36m_17") if isinstance(body, MeshBody) else body
 
 
 class _Deck:
@@ -191,7 +195,7 @@ class ImageValidation(BodyValidation):
             raise ValueError("expected evidence with the centre and scale of its normalisation")
         has = batch.has_body
         evidence = Evidence(features[has], None, center[has], scale[has])
-        return cls(ImagePairs(evidence=evidence, **chosen), None, for_joints(body, "h36m_17"))
+        return cls(ImagePairs(evidence=evidence, **chosen), None, _light(body))
 
     def to(self, device: torch.device | str) -> ImageValidation:
         """The same pairs on another device."""

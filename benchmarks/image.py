@@ -1,0 +1,312 @@
+"""What ProHMR from pixels shows on renders: `python benchmarks/image.py OUT [--renders DIR]`.
+
+Renders of poses that were never trained on, made first where `DIR` does not hold them. Writes
+`OUT/image.json`, `OUT/image.md` and `OUT/occlusion.png`:
+
+* accuracy and calibration of the law on each split;
+* how much wider the law of a forearm is when something stands in front of it;
+* fits to the 2D keypoints under the image's law and under normal laws of the joint angles, from the
+  same start, with keypoints missing or wrong. The keypoints have a normal error of 1 pixel of the
+  crop; a wrong one is moved by a further 15. The standard deviation that a fit assumes is chosen on
+  val for each kind of 2D and each prior.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from propose_prob import load
+from propose_prob.bodies import load_open_body
+from propose_prob.data import load_cmu_body
+from propose_prob.data.crops import normalise_image
+from propose_prob.data.render import RenderConfig
+from propose_prob.data.render_set import RenderSet, load_renders, render_set
+from propose_prob.evaluation import CalibrationCurve, energy_scores, mpjpe, pa_mpjpe
+from propose_prob.models import BodyEstimate, ProHMR
+from propose_prob.pose.rotations import matrix_from_6d
+from propose_prob.tasks import fit, generic_prior
+
+SPLITS = ("val", "test_seen", "test_subject03")
+PRIORS = ("image law", "training angles", "N(0, 0.4^2)")
+
+#: Kinds of 2D: share of the keypoints that are missing, and that are wrong.
+KINDS = {
+    "all": (0.0, 0.0),
+    "25 % missing": (0.25, 0.0),
+    "50 % missing": (0.5, 0.0),
+    "25 % wrong": (0.0, 0.25),
+    "50 % wrong": (0.0, 0.5),
+}
+NOISE, WRONG = 1.0, 15.0
+CANDIDATES = (1.0, 2.0, 4.0, 8.0)
+
+#: The right forearm: elbow and wrist of Human3.6M-17.
+FOREARM = (15, 16)
+
+
+class People:
+    """Rows of a set of renders, and what the model says about them.
+
+    Args:
+        model: The model.
+        renders: The set.
+        rows: Which of them.
+    """
+
+    def __init__(self, model: ProHMR, renders: RenderSet, rows: Tensor) -> None:
+        self.images = renders.images(rows).permute(0, 3, 1, 2).float() / 255
+        self.focal, self.size = renders.focal[rows], renders.config.size
+        self.truth = relative(renders.joints[rows])
+        self.keypoints, self.occluded = renders.keypoints[rows], renders.occluded[rows]
+        self.body = load_open_body().only("h36m_17")
+        self.model = model
+        self.estimate = self.ask(self.images)
+
+    def ask(self, images: Tensor) -> BodyEstimate:
+        """The model's answer to images `(B, 3, S, S)`."""
+        return self.model.estimate_images(normalise_image(images))
+
+    def joints(self, sixd: Tensor, shape: Tensor) -> Tensor:
+        """Root-relative joints `(..., 17, 3)` of 6D rotations."""
+        return relative(self.body.regress(self.body(matrix_from_6d(sixd), shape)))
+
+    def samples(self, estimate: BodyEstimate, count: int) -> Tensor:
+        """Joints of draws `(count, B, 17, 3)`."""
+        torch.manual_seed(0)
+        return self.joints(estimate.law.sample((count,)), estimate.shape)
+
+    def errors(self, joints: Tensor) -> dict[str, float]:
+        """Mean errors, mm."""
+        return {
+            "pa_mpjpe": 1000 * pa_mpjpe(relative(joints), self.truth).mean().item(),
+            "mpjpe": 1000 * mpjpe(relative(joints), self.truth).mean().item(),
+        }
+
+    def accuracy(self) -> dict[str, float]:
+        """The law's mode, the best of 25 draws, calibration with 100."""
+        mode = self.joints(self.estimate.law.mode, self.estimate.shape)
+        draws = self.samples(self.estimate, 100)
+        curve = CalibrationCurve(17, fixed_joints=(0,))
+        curve.update(draws, self.truth)
+        result = curve.result()
+        spread = draws.std(0).norm(dim=-1)[:, 1:]
+        hidden = self.occluded[:, 1:]
+        best = pa_mpjpe(draws[:25], self.truth).amin(0).mean().item()
+        return {
+            **{f"mode_{name}": value for name, value in self.errors(mode).items()},
+            "best_25_pa_mpjpe": 1000 * best,
+            "best_25_mpjpe": 1000 * mpjpe(draws[:25], self.truth).amin(0).mean().item(),
+            "energy": 1000 * energy_scores(draws, self.truth)[0][:, 1:].mean().item(),
+            "ece": result.error,
+            "ece_signed": result.signed,
+            "spread_seen": 1000 * spread[~hidden].mean().item(),
+            "spread_hidden": 1000 * spread[hidden].mean().item(),
+            "error_seen": 1000 * (mode - self.truth).norm(dim=-1)[:, 1:][~hidden].mean().item(),
+            "error_hidden": 1000 * (mode - self.truth).norm(dim=-1)[:, 1:][hidden].mean().item(),
+        }
+
+    def with_forearm_hidden(self) -> Tensor:
+        """The images with a grey disc in front of the right forearm."""
+        ends = self.keypoints[:, list(FOREARM)]
+        middle = ends.mean(1)[:, None, None]
+        reach = 0.5 * (ends[:, 0] - ends[:, 1]).norm(dim=-1) + 7
+        grid = torch.arange(self.size) + 0.5
+        pixels = torch.stack(torch.meshgrid(grid, grid, indexing="xy"), -1)
+        inside = (pixels - middle).norm(dim=-1) < reach[:, None, None]
+        return torch.where(inside[:, None], 0.4, self.images)
+
+    def occlusion(self) -> tuple[dict[str, float], Tensor]:
+        """Spread of each joint with the right forearm hidden, over that without."""
+        hidden = self.ask(self.with_forearm_hidden())
+        draws = [self.samples(estimate, 100) for estimate in (self.estimate, hidden)]
+        before, after = (d.std(0).norm(dim=-1) for d in draws)
+        ratio = (after[:, 1:] / before[:, 1:]).log().mean(0).exp()
+        names = {"right elbow": 15, "right wrist": 16, "left wrist": 13, "right ankle": 3}
+        rows = {name: float(ratio[joint - 1]) for name, joint in names.items()}
+        others = [j - 1 for j in range(1, 17) if j not in FOREARM]
+        entropy = (hidden.law.entropy() - self.estimate.law.entropy()).mean().item()
+        wrist = [1000 * float(s[:, 16].mean()) for s in (before, after)]
+        return {
+            **rows,
+            "other joints": float(ratio[others].log().mean().exp()),
+            "wrist_mm_before": wrist[0],
+            "wrist_mm_after": wrist[1],
+            "entropy_gain_nats": entropy,
+        }, torch.stack(draws)
+
+    def detections(self, kind: str) -> tuple[Tensor, Tensor]:
+        """Keypoints as a detector gives them, and which are there."""
+        missing, wrong = KINDS[kind]
+        generator = torch.Generator().manual_seed(1)
+        shape = self.keypoints.shape[:2]
+        order = torch.rand(shape, generator=generator).argsort(-1)
+        noise = torch.randn((*shape, 2), generator=generator)
+        far = torch.randn((*shape, 2), generator=generator)
+        p2d = self.keypoints + NOISE * noise
+        p2d = p2d + WRONG * far * (order < round(17 * wrong))[..., None]
+        return p2d, (order >= round(17 * missing)).float()
+
+    def fitted(self, kind: str, prior: str, scale: float, train: Tensor) -> dict[str, Any]:
+        """Errors of a fit."""
+        p2d, confidence = self.detections(kind)
+        law: Any = self.estimate.law
+        if prior != "image law":
+            law = generic_prior(len(p2d), theta=train if prior == "training angles" else None)
+        begin = time.perf_counter()
+        middle = 0.5 * self.size
+        result = fit(
+            law,
+            p2d,
+            confidence,
+            body=self.body,
+            start=self.estimate,
+            focal=self.focal,
+            center=(middle, middle),
+            scale=scale,
+            solver="lm",
+            max_steps=60,
+        )
+        seconds = time.perf_counter() - begin
+        return {**self.errors(result.joints), "scale": scale, "per_second": len(p2d) / seconds}
+
+
+def relative(joints: Tensor) -> Tensor:
+    """Joints from their root."""
+    return joints - joints[..., :1, :]
+
+
+def main() -> None:
+    """Measures everything and writes the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="prohmr-image-cmu17")
+    parser.add_argument("--renders", type=Path)
+    parser.add_argument("--items", type=int, default=1000, help="of each split, for accuracy")
+    parser.add_argument("--fits", type=int, default=100, help="people fitted of each test split")
+    parser.add_argument("--val-fits", type=int, default=40, help="people who choose the scales")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    folder = arguments.renders or arguments.out / "renders"
+    model = load(arguments.model)
+    sets = {split: renders(folder, split, arguments.items, occluded=0.35) for split in SPLITS}
+    result: dict[str, Any] = {"accuracy": {}, "occlusion": {}, "fits": {}}
+    with torch.no_grad():
+        for split, data in sets.items():
+            people = People(model, data, torch.arange(min(arguments.items, len(data))))
+            result["accuracy"][split] = people.accuracy()
+            print(split, result["accuracy"][split], flush=True)
+        for split in SPLITS[1:]:
+            plain = renders(folder / "plain", split, 100, occluded=0.0)
+            people = People(model, plain, torch.arange(100))
+            result["occlusion"][split], draws = people.occlusion()
+            print(split, result["occlusion"][split], flush=True)
+            if split == "test_seen":
+                picture(people, draws, arguments.out / "occlusion.png")
+        train = load_cmu_body("train").theta[::20]
+    chosen = People(model, sets["val"], torch.arange(arguments.val_fits))
+    scales = {kind: tune(chosen, kind, train) for kind in KINDS}
+    result["scales"] = scales
+    for split in SPLITS[1:]:
+        people = People(model, sets[split], torch.arange(arguments.fits))
+        mode = people.errors(people.joints(people.estimate.law.mode, people.estimate.shape))
+        rows: dict[str, Any] = {}
+        for kind in KINDS:
+            rows[kind] = {
+                prior: people.fitted(kind, prior, scales[kind][prior], train) for prior in PRIORS
+            }
+            print(
+                split, kind, {p: round(r["pa_mpjpe"], 1) for p, r in rows[kind].items()}, flush=True
+            )
+        result["fits"][split] = {"mode": mode, **rows}
+    (arguments.out / "image.json").write_text(json.dumps(result, indent=1))
+    (arguments.out / "image.md").write_text(table(result))
+
+
+def renders(folder: Path, split: str, count: int, *, occluded: float) -> RenderSet:
+    """A set, made where it is not there."""
+    if not (folder / split / "config.json").exists():
+        render_set(RenderConfig(split, occluded=occluded), count, folder)
+    return load_renders(folder, split)
+
+
+def tune(people: People, kind: str, train: Tensor) -> dict[str, float]:
+    """The scale with the smallest PA-MPJPE for each prior."""
+    best = {}
+    for prior in PRIORS:
+        found = {s: people.fitted(kind, prior, s, train)["pa_mpjpe"] for s in CANDIDATES}
+        best[prior] = min(found, key=lambda s: found[s])
+        print("val", kind, prior, {s: round(e, 1) for s, e in found.items()}, flush=True)
+    return best
+
+
+def picture(people: People, draws: Tensor, path: Path) -> None:
+    """Three people with and without the disc, and where 30 draws put their right arm."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = (people.keypoints[:, 16] - people.keypoints[:, 15]).norm(dim=-1).argsort()[-3:]
+    shown = (people.images, people.with_forearm_hidden())
+    figure, axes = plt.subplots(2, 6, figsize=(12, 4.2), layout="constrained")
+    for column, row in enumerate(rows.tolist()):
+        for line in range(2):
+            left, right = axes[line, 2 * column], axes[line, 2 * column + 1]
+            left.imshow(shown[line][row].permute(1, 2, 0))
+            arms = draws[line, :30, row][:, [14, 15, 16]] - draws[line, :30, row][:, [8]]
+            for arm in arms:
+                right.plot(arm[:, 0], arm[:, 1], color="tab:red", alpha=0.25)
+            truth = people.truth[row, [14, 15, 16]] - people.truth[row, 8]
+            right.plot(truth[:, 0], truth[:, 1], color="black", linewidth=2)
+            right.set(xlim=(-0.8, 0.8), ylim=(0.8, -0.8), aspect="equal")
+            for axis in (left, right):
+                axis.set(xticks=[], yticks=[])
+    axes[0, 1].set_title("right arm: 30 draws,\ntruth black", fontsize=9)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def table(result: dict[str, Any]) -> str:
+    """All tables as Markdown."""
+    lines = [
+        "| split | PA mode | PA best of 25 | MPJPE mode | best of 25 | energy | ECE | signed "
+        "| spread seen / hidden | error seen / hidden |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for split, r in result["accuracy"].items():
+        lines.append(
+            f"| {split} | {r['mode_pa_mpjpe']:.1f} | {r['best_25_pa_mpjpe']:.1f} "
+            f"| {r['mode_mpjpe']:.1f} | {r['best_25_mpjpe']:.1f} | {r['energy']:.1f} "
+            f"| {r['ece']:.3f} | {r['ece_signed']:+.3f} "
+            f"| {r['spread_seen']:.0f} / {r['spread_hidden']:.0f} "
+            f"| {r['error_seen']:.0f} / {r['error_hidden']:.0f} |"
+        )
+    names = ("right elbow", "right wrist", "left wrist", "right ankle", "other joints")
+    lines += ["", f"| split | {' | '.join(names)} | wrist, mm | entropy, nats |"]
+    lines += ["|---|" + "---|" * (len(names) + 2)]
+    for split, r in result["occlusion"].items():
+        ratios = " | ".join(f"{r[name]:.2f}" for name in names)
+        lines.append(
+            f"| {split} | {ratios} | {r['wrist_mm_before']:.0f} to {r['wrist_mm_after']:.0f} "
+            f"| {r['entropy_gain_nats']:+.1f} |"
+        )
+    lines += ["", f"| split | keypoints | mode | {' | '.join(f'fit, {p}' for p in PRIORS)} |"]
+    lines += ["|---|---|---|" + "---|" * len(PRIORS)]
+    for split, rows in result["fits"].items():
+        for kind in KINDS:
+            cells = " | ".join(f"{rows[kind][prior]['pa_mpjpe']:.1f}" for prior in PRIORS)
+            lines.append(f"| {split} | {kind} | {rows['mode']['pa_mpjpe']:.1f} | {cells} |")
+    lines += ["", f"Scales, pixels: {json.dumps(result['scales'])}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
