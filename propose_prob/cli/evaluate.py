@@ -24,7 +24,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSet, Protocol, Report
 
-__all__ = ["Evaluate", "evaluation_set"]
+__all__ = ["Evaluate", "chosen_protocol", "evaluation_set"]
 
 Name = Literal["cmu17", "h36m-p1", "h36m-p2", "3dhp", "3dpw"]
 
@@ -58,7 +58,8 @@ class Evaluate:
             of an off-centre person is part of the uncertainty.
         stride: Evaluate one frame in so many; 1 evaluates every frame. cmu17's default takes some
             minutes on one core.
-        density: Also the log-density of the truth; slow for laws that estimate it.
+        density: Also the log-density of the truth, where the law has one; slow for laws that
+            estimate it.
         recalibrated: Use the model's recalibration, if it has one.
         smpl_male: SMPL file for 3dpw's 14 joints; without it the data's own joints lack the head.
         smpl_female: The same for women.
@@ -96,30 +97,30 @@ class Evaluate:
             InputError: If an option is out of range, a model cannot be loaded or the data set
                 cannot be read.
         """
-        for value, least, option in (
-            (self.samples, 2, "--samples"),
-            (self.hide, 0, "--hide"),
-            (self.stride, 1, "--stride"),
-            (self.batch_size, 1, "--batch-size"),
-        ):
-            if value is not None:
-                at_least(value, least, option)
-        if self.hide > 15:
-            raise InputError(f"expected --hide of at most 15 of 17 joints, got {self.hide}")
         if not self.models:
             raise InputError("expected at least one model, got none")
-        if self.split is not None and self.split not in _SPLITS[self.protocol]:
-            known = ", ".join(_SPLITS[self.protocol])
-            raise InputError(f"expected --split of {known} for {self.protocol}, got {self.split!r}")
         from ..inference.streams import check_output
 
         for path in (self.json, self.markdown):
             if path not in (None, "-"):
                 check_output(Path(str(path)))
+        at_least(self.batch_size, 1, "--batch-size")
         names = [model_name(model) for model in self.models]
         if len(set(names)) < len(names):
             raise InputError(f"expected models of different names, got {', '.join(names)}")
-        protocol = self._protocol()
+        protocol = chosen_protocol(
+            self.protocol,
+            split=self.split,
+            kind=self.kind,
+            samples=self.samples,
+            use=self.use,
+            hide=self.hide,
+            intrinsics=self.intrinsics,
+            stride=self.stride,
+            density=self.density,
+            recalibrated=self.recalibrated,
+            seed=self.machine.seed,
+        )
         data = evaluation_set(self.protocol, protocol, self.data, self._bodies())
         from ..evaluation import evaluate
 
@@ -136,28 +137,6 @@ class Evaluate:
                     progress=bar.update,
                 )
         self._print(reports)
-
-    def _protocol(self) -> Protocol:
-        from ..evaluation import PROTOCOLS
-
-        base = PROTOCOLS[self.protocol]
-        given: dict[str, Any] = {
-            "split": self.split,
-            "keypoints": self.kind,
-            "num_samples": self.samples,
-            "samples": self.use,
-            "intrinsics": self.intrinsics,
-            "frame_stride": self.stride,
-            "hidden_joints": self.hide or base.hidden_joints,
-        }
-        return replace(
-            base,
-            point="the law's point estimate",
-            density=self.density,
-            calibrated=self.recalibrated,
-            seed=self.machine.seed,
-            **{name: value for name, value in given.items() if value is not None},
-        )
 
     def _bodies(self) -> dict[str, Any] | None:
         given = {"m": self.smpl_male, "f": self.smpl_female}
@@ -191,6 +170,59 @@ class Evaluate:
         for name, report in reports.items():
             print(f"Model: {name}\n")
             print(report.to_table())
+
+
+def chosen_protocol(
+    name: str,
+    *,
+    split: str | None = None,
+    kind: str | None = None,
+    samples: int | None = None,
+    use: str | None = None,
+    hide: int = 0,
+    intrinsics: str | None = None,
+    stride: int | None = None,
+    density: bool = False,
+    recalibrated: bool = True,
+    seed: int = 0,
+) -> Protocol:
+    """A named protocol with what was chosen on the command line; see `Evaluate`.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+    from ..evaluation import PROTOCOLS
+
+    for value, least, option in (
+        (samples, 2, "--samples"),
+        (hide, 0, "--hide"),
+        (stride, 1, "--stride"),
+    ):
+        if value is not None:
+            at_least(value, least, option)
+    if hide > 15:
+        raise InputError(f"expected --hide of at most 15 of 17 joints, got {hide}")
+    if split is not None and split not in _SPLITS[name]:
+        known = ", ".join(_SPLITS[name])
+        raise InputError(f"expected --split of {known} for {name}, got {split!r}")
+    base = PROTOCOLS[name]
+    given: dict[str, Any] = {
+        "split": split,
+        "keypoints": kind,
+        "num_samples": samples,
+        "samples": use,
+        "intrinsics": intrinsics,
+        "frame_stride": stride,
+        "hidden_joints": hide or base.hidden_joints,
+    }
+    return replace(
+        base,
+        point="the law's point estimate",
+        density=density,
+        calibrated=recalibrated,
+        seed=seed,
+        **{name: value for name, value in given.items() if value is not None},
+    )
 
 
 def evaluation_set(

@@ -19,7 +19,7 @@ from propose_prob.evaluation.coverage import (
     Ranks,
     rank_among,
 )
-from propose_prob.evaluation.dataset import ClipSet, CMU17Set, EvaluationSet
+from propose_prob.evaluation.dataset import ClipSet, CMU17Set, EvaluationSet, PairSet
 from propose_prob.evaluation.errors import (
     auc,
     best_of,
@@ -33,6 +33,7 @@ from propose_prob.evaluation.errors import (
     pve,
 )
 from propose_prob.evaluation.estimates import coordinate_median, estimate, geometric_median
+from propose_prob.evaluation.gallery import Gallery, WorstCase
 from propose_prob.evaluation.metrics import METRICS, Metric, Metrics
 from propose_prob.evaluation.motion import Motion, MotionErrors, acceleration_error, mpjve
 from propose_prob.evaluation.prepare import Condition, Prepared, prepare
@@ -43,7 +44,7 @@ from propose_prob.evaluation.recalibrate import (
     RecalibrationReport,
     recalibrate,
 )
-from propose_prob.evaluation.reports import Report
+from propose_prob.evaluation.reports import JointTable, Report
 from propose_prob.evaluation.run import comparison, evaluate
 from propose_prob.evaluation.scores import (
     EnergyScores,
@@ -75,16 +76,20 @@ __all__ = [
     "Coverage",
     "EnergyScores",
     "Evaluator",
+    "Gallery",
+    "JointTable",
     "Metrics",
     "Motion",
     "MotionErrors",
     "PITHistogram",
+    "PairSet",
     "Protocol",
     "RankHistogram",
     "Ranks",
     "Report",
     "SpreadError",
     "SpreadErrorHistogram",
+    "WorstCase",
     "acceleration_error",
     "auc",
     "best_of",

@@ -165,8 +165,6 @@ class CalibrationCurve:
         """Curve and calibration errors of everything added so far (NaN if nothing was)."""
         return Calibration.from_frequencies(self.frequencies(), self._counts.clone())
 
-    result = compute
-
     @staticmethod
     def balanced(curves: Iterable[CalibrationCurve]) -> Calibration:
         """Calibration with the same weight on each of several groups of items.

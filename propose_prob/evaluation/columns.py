@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from propose_prob.evaluation.errors import (
     best_of,
     best_of_curve,
     cps,
+    joint_errors,
     mpjpe,
     n_mpjpe,
     pa_mpjpe,
@@ -23,7 +26,7 @@ from propose_prob.pose.align import procrustes
 from propose_prob.pose.camera import project, root_translation
 from propose_prob.pose.skeleton import Skeleton
 
-__all__ = ["columns", "curve", "evaluated_joints", "reprojection"]
+__all__ = ["Columns", "columns", "curve", "evaluated_joints", "reprojection"]
 
 _MM_PER_METRE = 1000.0
 
@@ -44,6 +47,18 @@ def evaluated_joints(protocol: Protocol, skeleton: Skeleton) -> list[int]:
     return named if skeleton.root in named else [skeleton.root, *named]
 
 
+class Columns(NamedTuple):
+    """What is added up.
+
+    Attributes:
+        items: Per-item sums and weights, ``(B,)`` each, by metric; lengths in mm.
+        joints: Per-joint error of the point estimate, spread and energy score, ``(B, J)`` each, mm.
+    """
+
+    items: dict[str, tuple[Tensor, Tensor]]
+    joints: dict[str, Tensor]
+
+
 @torch.no_grad()
 def columns(
     samples: Tensor,
@@ -52,8 +67,8 @@ def columns(
     visible: Tensor,
     protocol: Protocol,
     skeleton: Skeleton | None,
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Per-item sums and weights, ``(B,)`` each, of every metric that is a weighted mean.
+) -> Columns:
+    """Every metric that is a weighted mean over items or joints.
 
     Args:
         samples: ``(S, B, J, 3)``, metres.
@@ -64,7 +79,7 @@ def columns(
         skeleton: For bones; None for none.
 
     Returns:
-        Metrics by name; lengths in mm.
+        Metrics by name.
     """
     counted = list(protocol.counted_joints)
     free = [j for j in range(protocol.num_joints) if j != protocol.root]
@@ -112,10 +127,16 @@ def columns(
         means[f"{name}_cps"] = cps(procrustes(pose, truth, scale=scale), truth)
     one = torch.ones_like(distance[0])
     table = {name: (value, one) for name, value in means.items()}
-    spread, seen = _MM_PER_METRE * joint_spread(samples)[:, free], visible[:, free]
+    spreads = _MM_PER_METRE * joint_spread(samples)
+    spread, seen = spreads[:, free], visible[:, free]
     for name, mask in (("spread_seen", seen), ("spread_hidden", ~seen)):
         table[name] = ((spread * mask).sum(-1), mask.sum(-1).to(one.dtype))
-    return table
+    joints = {
+        "error": _MM_PER_METRE * joint_errors(point, target),
+        "spread": spreads,
+        "energy": _MM_PER_METRE * energy.joints,
+    }
+    return Columns(table, joints)
 
 
 def curve(samples: Tensor, target: Tensor, protocol: Protocol) -> tuple[list[int], Tensor]:

@@ -13,7 +13,7 @@ from propose_prob.data.cmu17 import CMU17, FOCAL
 from propose_prob.data.evaluation_batch import EvaluationBatch
 from propose_prob.pose.skeleton import H36M_17, Skeleton
 
-__all__ = ["CMU17Set", "ClipSet", "EvaluationSet"]
+__all__ = ["CMU17Set", "ClipSet", "EvaluationSet", "PairSet"]
 
 #: Half the width of CMU17's images, pixels.
 _HALF_WIDTH = 500.0
@@ -135,3 +135,29 @@ class ClipSet:
             chosen = batch.frame % self.stride == 0
             if bool(chosen.any()):
                 yield batch if self.stride == 1 else batch.select(chosen)
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs in memory, for instance a user's own (`propose_prob.data.arrays.read_pairs`).
+
+    Attributes:
+        name: Name of the data set.
+        items: All of it.
+        skeleton: Its joint set.
+        split: Which part of it.
+        keypoints: What the 2D is.
+        stride: One item in so many.
+    """
+
+    name: str
+    items: EvaluationBatch
+    skeleton: Skeleton
+    split: str = "all"
+    keypoints: str = "given"
+    stride: int = 1
+
+    def batches(self, size: int) -> Iterator[EvaluationBatch]:
+        """Batches in the order of the items."""
+        for part in torch.arange(0, len(self.items), self.stride).split(size):
+            yield self.items.select(part)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from propose_prob.evaluation.calibration import CalibrationCurve, calibration_hits
-from propose_prob.evaluation.columns import columns, curve, reprojection
+from propose_prob.evaluation.columns import columns, curve, evaluated_joints, reprojection
 from propose_prob.evaluation.coverage import PITHistogram
 from propose_prob.evaluation.errors import joint_errors
 from propose_prob.evaluation.metrics import Metrics
 from propose_prob.evaluation.motion import MotionErrors
 from propose_prob.evaluation.protocol import Protocol
-from propose_prob.evaluation.reports import Report
+from propose_prob.evaluation.reports import JointTable, Report
 from propose_prob.evaluation.scores import check_samples, joint_spread, nll_per_coordinate
 from propose_prob.evaluation.sharpness import SpreadErrorHistogram
 from propose_prob.pose.skeleton import Skeleton
@@ -67,6 +67,8 @@ class Evaluator:
         self._motion = MotionErrors(step=protocol.frame_stride)
         self._counts: list[int] = []
         self._curve = torch.zeros(0, dtype=torch.float64)
+        self._joints: dict[str, Tensor] = {}
+        self._kinds: set[str] = set()
 
     @torch.no_grad()
     def update(
@@ -82,6 +84,7 @@ class Evaluator:
         sequence: Sequence[str] | None = None,
         frame: Tensor | None = None,
         log_prob: Tensor | None = None,
+        log_prob_kind: str = "exact",
     ) -> None:
         """Add a batch of items.
 
@@ -98,6 +101,7 @@ class Evaluator:
             sequence: Label of each item's sequence, for errors over time.
             frame: Frame number of each item in its sequence, ``(B,)`` integers.
             log_prob: Log-density of the true poses, ``(B,)``, nats, metres.
+            log_prob_kind: What that is, as the law says; see `Report.density`.
 
         Raises:
             ValueError: If shapes disagree with the protocol or each other, a pose is not
@@ -109,12 +113,16 @@ class Evaluator:
         p2d = None if p2d is None else p2d.to(samples)
         visible = visible.to(samples.device, torch.bool)
         self._check(samples, point, target, visible, p2d, focal, group)
-        table_of = columns(samples, point, target, visible, self.protocol, self.skeleton)
+        table_of, joints = columns(samples, point, target, visible, self.protocol, self.skeleton)
+        for name, value in joints.items():
+            total = value.sum(0).cpu().double()
+            self._joints[name] = self._joints.get(name, 0) + total
         if p2d is not None and focal is not None:
             table_of["reprojection"] = reprojection(samples, p2d, focal, visible)
         if log_prob is not None:
             value = nll_per_coordinate(log_prob.to(samples), self.protocol.num_joints)
             table_of["nll"] = (value, torch.ones_like(value))
+            self._kinds.add(log_prob_kind)
         self._add_shapes(samples, target)
         if sequence is not None and frame is not None:
             chosen = list(self.protocol.counted_joints)
@@ -151,7 +159,17 @@ class Evaluator:
             pit=self._pit.compute(),
             coverage=self._pit.coverage(),
             sharpness=self._sharpness.compute(),
+            joints=self._joint_table(),
+            density=", ".join(sorted(self._kinds)) or None,
         )
+
+    def _joint_table(self) -> JointTable:
+        protocol, skeleton = self.protocol, self.skeleton
+        names = [str(joint) for joint in range(protocol.num_joints)]
+        if skeleton is not None:
+            names = [skeleton.joint_names[j] for j in evaluated_joints(protocol, skeleton)]
+        means = {name: total / self._total.items for name, total in self._joints.items()}
+        return JointTable(tuple(names), **means)
 
     def _items(self) -> Metrics:
         sharpness, motion = self._sharpness.compute(), self._motion.compute()
@@ -180,6 +198,9 @@ class Evaluator:
         self._pit.merge(other._pit)
         self._sharpness.merge(other._sharpness)
         self._motion.merge(other._motion)
+        self._kinds |= other._kinds
+        for name, total in other._joints.items():
+            self._joints[name] = self._joints.get(name, 0) + total
         if len(other._curve):
             self._counts = other._counts
             self._curve = other._curve + (self._curve if len(self._curve) else 0)

@@ -17,9 +17,9 @@ from propose_prob.evaluation.metrics import METRICS, Metrics
 from propose_prob.evaluation.protocol import Protocol
 from propose_prob.evaluation.sharpness import SpreadError
 
-__all__ = ["Report", "align"]
+__all__ = ["ESTIMATES", "GROUP_COLUMNS", "JointTable", "Report", "align"]
 
-_ESTIMATES = {
+ESTIMATES: Mapping[str, str] = {
     "point": "deterministic estimate",
     "mean": "mean of samples",
     "median": "coordinatewise median",
@@ -28,6 +28,30 @@ _ESTIMATES = {
     "best10": "best of 10",
     "best": "best of {samples}",
 }
+"""What each estimate is, by the prefix of its metrics."""
+
+GROUP_COLUMNS: tuple[str, ...] = (
+    *("point_mpjpe", "point_pa_mpjpe", "best_mpjpe", "point_pck", "point_auc"),
+    *("energy_joint", "ece", "ece_signed"),
+)
+"""Metrics that the table of groups shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class JointTable:
+    """Means of each joint over all items, mm.
+
+    Attributes:
+        names: The joints' names.
+        error: Error of the deterministic estimate, ``(J,)`` float64.
+        spread: Spread of the law, ``(J,)``.
+        energy: Energy score of the joint's law, ``(J,)``.
+    """
+
+    names: tuple[str, ...]
+    error: Tensor
+    spread: Tensor
+    energy: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +71,9 @@ class Report:
         pit: Heights of the PIT histogram of each coordinate, ``(bins, J, 3)``.
         coverage: How often central intervals of coordinates hold the truth.
         sharpness: Spread against error of all joints but the root.
+        joints: Means of each joint.
+        density: What the log-densities behind the NLL are: ``"exact"``, ``"bound"`` (the NLL is
+            then no smaller than the true one, in expectation) or ``"unnormalised"``; None without.
     """
 
     protocol: Protocol
@@ -60,6 +87,8 @@ class Report:
     pit: Tensor
     coverage: Coverage
     sharpness: SpreadError
+    joints: JointTable
+    density: str | None = None
 
     @property
     def headline(self) -> Metrics:
@@ -89,12 +118,12 @@ class Report:
                     for kind in ("_mpjpe", "_pa_mpjpe")
                 ),
             ]
-            for prefix, label in _ESTIMATES.items()
+            for prefix, label in ESTIMATES.items()
         ]
         blocks = [head, f"{means}.", align([[f"error ({unit})", *titles], *rows])]
         rows = [
             [
-                self._label(name),
+                self.label(name),
                 *(METRICS[name].format(getattr(m, name)) for m in columns.values()),
             ]
             for name in METRICS
@@ -111,27 +140,25 @@ class Report:
             best = f"best of {self.protocol.num_samples}"
             title = [self.protocol.grouping, "poses", "estimate", "PA", best, "PCK", "AUC"]
             title += ["energy", "ECE", "signed ECE"]
-            shown = (
-                *("point_mpjpe", "point_pa_mpjpe", "best_mpjpe", "point_pck", "point_auc"),
-                *("energy_joint", "ece", "ece_signed"),
-            )
             rows = [
                 [
                     label,
                     str(self.action_items[label]),
-                    *(METRICS[name].format(getattr(m, name)) for name in shown),
+                    *(METRICS[name].format(getattr(m, name)) for name in GROUP_COLUMNS),
                 ]
                 for label, m in self.by_action.items()
             ]
             blocks.append(align([title, *rows]))
         return "\n\n".join(blocks)
 
-    def _label(self, name: str) -> str:
-        return METRICS[name].label.format(
+    def label(self, name: str) -> str:
+        """A metric's name with unit, under this protocol."""
+        label = METRICS[name].label.format(
             samples=self.protocol.num_samples,
             pixels=self.protocol.keypoint_unit,
             pck=f"{self.protocol.pck_threshold:g}",
         )
+        return f"{label}, {self.density}" if name == "nll" and self.density else label
 
     def to_json(self) -> str:
         """The report as JSON, curves included; what was not measured is null."""
@@ -149,6 +176,16 @@ class Report:
                 "by_spread": (1000 * self.sharpness.by_spread).tolist(),
                 "by_error": (1000 * self.sharpness.by_error).tolist(),
             },
+            "joints": {
+                name: {"error": error, "spread": spread, "energy": energy}
+                for name, error, spread, energy in zip(
+                    self.joints.names,
+                    *(v.tolist() for v in (self.joints.error, self.joints.spread)),
+                    self.joints.energy.tolist(),
+                    strict=True,
+                )
+            },
+            "density": self.density,
             "items": asdict(self.items),
             "actions": None if self.actions is None else asdict(self.actions),
             "by_action": {

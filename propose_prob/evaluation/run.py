@@ -13,6 +13,7 @@ from propose_prob.distributions import Recalibration
 from propose_prob.errors import InputError
 from propose_prob.evaluation.columns import evaluated_joints
 from propose_prob.evaluation.dataset import EvaluationSet
+from propose_prob.evaluation.gallery import Gallery
 from propose_prob.evaluation.metrics import METRICS
 from propose_prob.evaluation.prepare import Condition, Prepared, prepare
 from propose_prob.evaluation.protocol import Protocol
@@ -32,6 +33,7 @@ def evaluate(
     skeleton: Skeleton = H36M_17,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    gallery: Gallery | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Evaluate a model on a data set as a protocol says, batch by batch in constant memory.
@@ -46,6 +48,7 @@ def evaluate(
         skeleton: The model's joint set.
         batch_size: Poses at once.
         device: Where the model is.
+        gallery: Keeps the worst items, if there should be any.
         progress: Called with the number of poses of each batch.
 
     Returns:
@@ -75,7 +78,7 @@ def evaluate(
         for batch in data.batches(batch_size):
             item = prepare(batch, data.skeleton, skeleton, condition, device=device)
             if len(item):
-                _add(evaluator, model, item, joints, skeleton)
+                _add(evaluator, model, item, joints, skeleton, gallery)
             count += len(item)
             if progress is not None:
                 progress(len(batch))
@@ -88,7 +91,12 @@ def evaluate(
 
 
 def _add(
-    evaluator: Evaluator, model: Any, item: Prepared, joints: list[int], skeleton: Skeleton
+    evaluator: Evaluator,
+    model: Any,
+    item: Prepared,
+    joints: list[int],
+    skeleton: Skeleton,
+    gallery: Gallery | None,
 ) -> None:
     protocol = evaluator.protocol
     law = model.conditional(
@@ -104,6 +112,7 @@ def _add(
             f"protocol {protocol.name} needs a true {skeleton.joint_names[joints[joint]]}, which "
             f"{item.sequence[row]}, frame {int(item.frame[row])}, does not have"
         )
+    kind = getattr(law, "log_prob_kind", "exact")
     p2d = focal = None
     if item.focal is not None and item.center is not None:
         p2d, focal = (item.p2d - item.center[:, None])[:, joints], item.focal
@@ -117,8 +126,11 @@ def _add(
         group=_groups(protocol, item),
         sequence=item.sequence,
         frame=item.frame,
-        log_prob=law.log_prob(item.target) if protocol.density else None,
+        log_prob=law.log_prob(item.target) if protocol.density and kind != "none" else None,
+        log_prob_kind=kind,
     )
+    if gallery is not None:
+        gallery.update(item, samples, law.point_estimate)
 
 
 def _groups(protocol: Protocol, item: Prepared) -> list[str]:

@@ -140,7 +140,7 @@ class Validation:
                 for part in chosen.split(128):
                     law = model.law(Evidence(pairs.features[part], None))
                     curve.update(law.sample((samples,))[:, :, 1:], pairs.joints[part])
-            errors.append(curve.result().error)
+            errors.append(curve.compute().error)
         return sum(errors) / len(errors)
 
     def fit_temperature(

@@ -130,7 +130,7 @@ class BodyValidation:
                 torch.manual_seed(seed)
                 for part in chosen.split(128):
                     curve.update(self._answers(model, part, samples)[1], pairs.joints[part])
-            errors.append(curve.result().error)
+            errors.append(curve.compute().error)
         return sum(errors) / len(errors)
 
     def fit_temperature(

@@ -10,6 +10,9 @@ from .diagnostics import (
     draw_spread_error,
 )
 from .figures import draw_keypoints, draw_poses, draw_spread
+from .report import report_page
+from .surface import draw_surface
+from .viewer import write_viewer
 
 __all__ = [
     "DemoContent",
@@ -23,4 +26,7 @@ __all__ = [
     "draw_sparsification",
     "draw_spread",
     "draw_spread_error",
+    "draw_surface",
+    "report_page",
+    "write_viewer",
 ]

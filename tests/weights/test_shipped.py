@@ -48,7 +48,7 @@ def test_error_and_calibration_stay_where_the_card_says(
     curve.update(samples, poses[1])
     assert 1e3 * mpjpe(law.point_estimate, poses[1]).mean() < 27
     assert 1e3 * mpjpe(samples, poses[1]).amin(0).mean() < 16.5
-    assert curve.result().error < 0.10
+    assert curve.compute().error < 0.10
 
 
 def test_known_intrinsics_help(

@@ -62,7 +62,7 @@ def test_lifting_stays_where_its_card_says(lifting, poses):
     curve.update(samples, p3d)
     assert 1e3 * mpjpe(law.mode, p3d).mean() < 28
     assert 1e3 * mpjpe(samples, p3d).amin(0).mean() < 18
-    assert curve.result().error < 0.10
+    assert curve.compute().error < 0.10
 
 
 def test_lifting_density_tells_left_from_right(lifting, poses):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...conditional import Standardiser
-from ...distributions import DiffusionPoseDistribution, noise_levels
+from ...distributions import DiffusionPoseDistribution, default_recalibration, noise_levels
 from ...networks import ConditionalMLP, ResidualMLP
 from ..evidence import EVIDENCE_EXTRA, Evidence
 from .shared import KeypointModel, to_pose
@@ -34,6 +34,10 @@ class DiffusionConfig:
         denoiser_width: Hidden size of the denoiser, which runs for each sample and step.
         denoiser_blocks: Its residual blocks.
         dropout: Dropout of the encoder.
+
+    Example:
+        >>> DiffusionConfig(steps=8).steps
+        8
     """
 
     joints: int = 17
@@ -90,6 +94,7 @@ class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
             blocks=config.denoiser_blocks,
         )
         self.standardiser = Standardiser(size)
+        self.calibration = default_recalibration(config.joints)
 
     def law(self, evidence: Evidence) -> DiffusionPoseDistribution:
         """The law given prepared evidence with features `(..., n)`."""

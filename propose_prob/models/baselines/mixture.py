@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...conditional import Standardiser
-from ...distributions import PoseMixtureDistribution
+from ...distributions import PoseMixtureDistribution, default_recalibration
 from ...networks import ResidualMLP
 from ...transforms import soft_clamp
 from ..evidence import EVIDENCE_EXTRA, Evidence
@@ -25,6 +25,10 @@ class MixtureConfig:
         width: Hidden size of the network.
         blocks: Its residual blocks.
         dropout: Its dropout.
+
+    Example:
+        >>> MixtureConfig(kernels=3).kernels
+        3
     """
 
     joints: int = 17
@@ -70,6 +74,7 @@ class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
             dropout=config.dropout,
         )
         self.standardiser = Standardiser(size)
+        self.calibration = default_recalibration(config.joints)
 
     def law(self, evidence: Evidence) -> PoseMixtureDistribution:
         """The law given prepared evidence with features `(..., n)`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...conditional import ConditionalFlow, HomoscedasticGaussian, Standardiser
-from ...distributions import FlowDistribution, PoseFlowDistribution
+from ...distributions import FlowDistribution, PoseFlowDistribution, default_recalibration
 from ...networks import ResidualMLP
 from ..evidence import EVIDENCE_EXTRA, Evidence
 from .shared import KeypointModel, to_pose
@@ -22,6 +22,10 @@ class RegressionConfig:
         width: Hidden size of the network.
         blocks: Its residual blocks.
         dropout: Its dropout.
+
+    Example:
+        >>> RegressionConfig(width=64).joints
+        17
     """
 
     joints: int = 17
@@ -60,6 +64,7 @@ class RegressionBaseline(KeypointModel[PoseFlowDistribution]):
             dropout=config.dropout,
         )
         self.standardiser = Standardiser(size)
+        self.calibration = default_recalibration(config.joints)
         self.flow = ConditionalFlow(HomoscedasticGaussian(network, size), self.standardiser)
 
     def law(self, evidence: Evidence) -> PoseFlowDistribution:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...conditional import Standardiser
-from ...distributions import VectorToJoints
+from ...distributions import RecalibratedDistribution, Recalibration, VectorToJoints
 from ..evidence import Evidence, keypoint_evidence
 
 Law = TypeVar("Law", bound=Distribution)
@@ -22,10 +22,12 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
     Attributes:
         config: Sizes and variants, among them `joints`.
         standardiser: The coordinates' units, set from training data by `fit_standardiser`.
+        calibration: What `propose_prob.evaluation.recalibrate` fitted, if it did.
     """
 
     config: Any
     standardiser: Standardiser
+    calibration: Recalibration
 
     def conditional(
         self,
@@ -34,7 +36,7 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
-    ) -> Law:
+    ) -> Law | RecalibratedDistribution:
         """The law of the 3D pose given 2D keypoints.
 
         Args:
@@ -46,15 +48,17 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
         Returns:
             A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
             axes (x right, y down, z forward). Its `log_prob_kind` says what its density is worth.
+            Recalibrated, where the model's `calibration` is fitted and `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
         """
-        return self.law(
+        law = self.law(
             keypoint_evidence(
                 p2d, confidence, joints=self.config.joints, focal=focal, center=center
             )
         )
+        return self.calibration(law, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
 

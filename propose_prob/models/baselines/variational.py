@@ -17,7 +17,7 @@ from ...conditional import (
     Standardiser,
     VariationalPILGD,
 )
-from ...distributions import DecodedPoseDistribution
+from ...distributions import DecodedPoseDistribution, default_recalibration
 from ...networks import ConditionalMLP, ResidualMLP
 from ..evidence import EVIDENCE_EXTRA, Evidence
 from .shared import KeypointModel, to_pose
@@ -37,6 +37,10 @@ class VariationalConfig:
         decoder_width: Hidden size of the decoder, which runs for each hypothesis.
         decoder_blocks: Its residual blocks.
         dropout: Dropout of the encoder.
+
+    Example:
+        >>> VariationalConfig(latent=16).latent
+        16
     """
 
     joints: int = 17
@@ -93,6 +97,7 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
             blocks=config.decoder_blocks,
         )
         self.standardiser = Standardiser(size)
+        self.calibration = default_recalibration(config.joints)
         self.flow = ConditionalFlow(StandardBase(config.latent), NoTransform())
         self.log_noise = nn.Parameter(torch.full((config.joints - 1,), -3.0))
 

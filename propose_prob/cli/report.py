@@ -1,0 +1,162 @@
+"""`propose-prob report`: everything measured about a model on a data set, as one HTML page."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import tyro
+
+from ..errors import InputError
+from .evaluate import Name, chosen_protocol, evaluation_set
+from .options import Machine, MachineOptions, at_least, model_name, progress
+
+if TYPE_CHECKING:
+    from ..evaluation import EvaluationSet, Protocol
+
+__all__ = ["WriteReport"]
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """Write one HTML page about a model on a data set: tables, calibration, worst cases.
+
+    The page needs no network and no other file. Options left out are the protocol's.
+
+    Attributes:
+        model: Name of a shipped model or path of a .safetensors file.
+        data: cmu17:SPLIT (val, test_seen, test_subject03, train), or h36m-p1:DIR, h36m-p2:DIR,
+            3dhp:DIR, 3dpw:DIR with the data set's own files, or your own .npz with arrays p2d
+            (N, J, 2), pixels, and p3d (N, J, 3), metres, and if you have them confidence, focal,
+            center, action, sequence, frame, skeleton (see `propose_prob.data.arrays`).
+        out: File to write.
+        kind: 2D evidence: exact or noisy (cmu17); gt, cpn_ft_h36m_dbb, ... (h36m).
+        samples: Samples for each pose.
+        use: What is sampled: the law itself, or noise-free hypotheses as published evaluations do.
+        hide: Random joints hidden from the model in each pose, chosen by the seed.
+        intrinsics: Whether the model is told focal length and principal point.
+        stride: Evaluate one frame in so many.
+        density: Also the log-density of the truth, where the law has one; slow for laws that
+            estimate it.
+        recalibrated: Use the model's recalibration, if it has one.
+        worst: Poses drawn, those of largest error.
+        batch_size: Poses evaluated at once.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    data: Annotated[str, tyro.conf.arg(metavar="NAME:PART|FILE")] = "cmu17:test_seen"
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.html")] = Path("report.html")
+    kind: str | None = None
+    samples: int | None = None
+    use: Literal["law", "hypotheses"] | None = None
+    hide: int = 0
+    intrinsics: Literal["known", "unknown"] | None = None
+    stride: int | None = None
+    density: bool = False
+    recalibrated: bool = True
+    worst: int = 4
+    batch_size: int = 64
+    machine: MachineOptions = field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Evaluate, draw and write.
+
+        Raises:
+            InputError: If an option is out of range, or the model or the data cannot be read.
+        """
+        from ..inference.streams import atomic_path, check_output
+        from ..visualisation.figures import require_matplotlib
+
+        at_least(self.worst, 0, "--worst")
+        at_least(self.batch_size, 1, "--batch-size")
+        require_matplotlib()
+        check_output(self.out)
+        protocol, data = self._data()
+        from ..evaluation import Gallery, evaluate
+        from ..pose.skeleton import H36M_17
+        from ..visualisation import report_page
+
+        model = self.machine.load(self.model)
+        gallery = Gallery(self.worst) if self.worst else None
+        with progress(None, total=None, unit="pose") as bar:
+            report = evaluate(
+                model,
+                data,
+                protocol,
+                batch_size=self.batch_size,
+                device=self.machine.device,
+                gallery=gallery,
+                progress=bar.update,
+            )
+        page = report_page(
+            report,
+            model=model_name(self.model),
+            skeleton=H36M_17,
+            worst=gallery.cases() if gallery is not None else (),
+            note=self._command(),
+        )
+        with atomic_path(self.out) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        print(f"wrote {self.out}")
+
+    def _data(self) -> tuple[Protocol, EvaluationSet]:
+        name, _, place = self.data.partition(":")
+        if name in get_args(Name):
+            split = place or None if name == "cmu17" else None
+            protocol = self._protocol(name, split)
+            folder = None if name == "cmu17" else Path(place) if place else None
+            return protocol, evaluation_set(name, protocol, folder)
+        if Path(self.data).suffix != ".npz":
+            raise InputError(
+                f"expected --data of {', '.join(f'{n}:...' for n in get_args(Name))} or a path of "
+                f"an .npz file, got {self.data!r}"
+            )
+        if self.kind is not None:
+            raise InputError("expected no --kind with a file, which holds one kind of 2D")
+        return self._own(Path(self.data))
+
+    def _own(self, path: Path) -> tuple[Protocol, EvaluationSet]:
+        from dataclasses import replace
+
+        from ..data.arrays import read_pairs
+        from ..evaluation import PairSet
+
+        items, skeleton = read_pairs(path)
+        known: Literal["known", "unknown"] = "unknown" if items.focal is None else "known"
+        protocol = replace(
+            self._protocol("cmu17", None),
+            name="own data",
+            dataset=path.name,
+            split="all",
+            keypoints="given",
+            num_views=None,
+            hidden_joints=None,
+            intrinsics=self.intrinsics or known,
+            frame_stride=self.stride or 1,
+        )
+        return protocol, PairSet(path.name, items, skeleton, stride=protocol.frame_stride)
+
+    def _protocol(self, name: str, split: str | None) -> Protocol:
+        return chosen_protocol(
+            name,
+            split=split,
+            kind=self.kind,
+            samples=self.samples,
+            use=self.use,
+            hide=self.hide,
+            intrinsics=self.intrinsics,
+            stride=self.stride,
+            density=self.density,
+            recalibrated=self.recalibrated,
+            seed=self.machine.seed,
+        )
+
+    def _command(self) -> str:
+        return shlex.join(
+            ["propose-prob", "report", model_name(self.model), "--data", self.data]
+            + (["--kind", self.kind] if self.kind else [])
+            + (["--hide", str(self.hide)] if self.hide else [])
+            + (["--stride", str(self.stride)] if self.stride else [])
+        )
