@@ -3,8 +3,9 @@
 CMU17's sequences at 30 frames per second, one camera, noisy 2D. Errors of joints relative to the
 root before and after: MPJPE (mm) and acceleration error (mm per frame squared), mean over
 sequences; then with 30 % of the frames dropped at random and filled, where "before" joins the
-frames left by straight lines. Then seconds for 100 to 10,000 frames. Writes `OUT/smooth.json` and
-`OUT/smooth.md`.
+frames left by straight lines. First the scale of accelerations is varied on `val`, where the
+library's default was chosen; last come seconds for 100 to 10,000 frames. Writes `OUT/smooth.json`
+and `OUT/smooth.md`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +49,52 @@ def errors(pose: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def accuracy(model: Any, split: str, sequences: int, frames: int, camera: int) -> dict[str, Any]:
-    """Mean over sequences of each row's errors."""
+def sequences_of(
+    split: str, count: int, frames: int, camera: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Noisy 2D and 3D poses of some sequences, evenly from all that are longer than a second."""
     data = load_cmu17(split)
     p2d, p3d = data.p2d("noisy"), data.p3d()
-    rows: dict[str, list[dict[str, float]]] = {}
     found = [s for s in data.seq_id.unique().tolist() if (data.seq_id == s).sum() > 30]
-    places = torch.linspace(0, len(found) - 1, min(sequences, len(found))).long().unique()
+    places = torch.linspace(0, len(found) - 1, min(count, len(found))).long().unique()
     for place in places.tolist():
         index = (data.seq_id == found[place]).nonzero()[:, 0]
         rig = data.rig_id[index]
         index = index[(rig == rig[0])][:frames]
-        truth, seen = p3d[index, camera], p2d[index, camera]
+        yield p2d[index, camera], p3d[index, camera]
+
+
+def vary(
+    model: Any, scales: list[float], sequences: int, frames: int, camera: int
+) -> dict[str, dict[str, float]]:
+    """Errors on val for each scale of accelerations, mean over sequences."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for seen, truth in sequences_of("val", sequences, frames, camera):
+        with torch.no_grad():
+            law = model.conditional(seen, focal=FOCAL)
+        rows.setdefault("frame by frame", []).append(errors(law.point_estimate, truth))
+        for scale in scales:
+            pose = smooth(law, acceleration=scale).pose
+            rows.setdefault(f"{scale:g} m/s^2", []).append(errors(pose, truth))
+    return mean(rows)
+
+
+def mean(rows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Means over sequences."""
+    return {
+        name: {key: sum(e[key] for e in listed) / len(listed) for key in listed[0]}
+        for name, listed in rows.items()
+    }
+
+
+def accuracy(model: Any, split: str, sequences: int, frames: int, camera: int) -> dict[str, Any]:
+    """Mean over sequences of each row's errors."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for seen, truth in sequences_of(split, sequences, frames, camera):
         with torch.no_grad():
             law = model.conditional(seen, focal=FOCAL)
         smoothed = smooth(law)
-        keep = torch.rand(len(index)) >= DROPPED
+        keep = torch.rand(len(seen)) >= DROPPED
         keep[0] = keep[-1] = True
         kept = keep.nonzero()[:, 0]
         with torch.no_grad():
@@ -75,11 +107,8 @@ def accuracy(model: Any, split: str, sequences: int, frames: int, camera: int) -
             ("30 % dropped, smoothed", filled.pose),
         ):
             rows.setdefault(name, []).append(errors(pose, truth))
-        print(split, place, {k: v[-1] for k, v in rows.items()}, smoothed.steps, flush=True)
-    return {
-        name: {key: sum(e[key] for e in listed) / len(listed) for key in listed[0]}
-        for name, listed in rows.items()
-    }
+        print(split, {k: v[-1] for k, v in rows.items()}, smoothed.steps, flush=True)
+    return mean(rows)
 
 
 def timing(model: Any, lengths: list[int], steps: int) -> dict[str, dict[str, float]]:
@@ -107,6 +136,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=8, help="of each split")
     parser.add_argument("--frames", type=int, default=150, help="most frames of a sequence")
     parser.add_argument("--camera", type=int, default=1)
+    parser.add_argument("--scales", type=float, nargs="*", default=[2.0, 5.0, 10.0, 20.0, 40.0])
     parser.add_argument("--lengths", type=int, nargs="*", default=[100, 300, 1000, 3000, 10000])
     parser.add_argument("--steps", type=int, default=3, help="of the timing")
     args = parser.parse_args()
@@ -121,7 +151,13 @@ def main() -> None:
     for name in args.model or ["propose-cmu17"]:
         model = load(name).eval()
         short = Path(name).name
-        for split in SPLITS:
+        if args.scales:
+            key = f"{short}, val, scale of accelerations"
+            results["accuracy"][key] = vary(
+                model, args.scales, args.sequences, args.frames, args.camera
+            )
+            print(key, json.dumps(results["accuracy"][key], indent=1), flush=True)
+        for split in SPLITS if args.sequences else ():
             torch.manual_seed(0)
             results["accuracy"][f"{short}, {split}"] = accuracy(
                 model, split, args.sequences, args.frames, args.camera
