@@ -66,19 +66,20 @@ def draw_surface(
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
     middle = triangles.mean(1)
     if image is not None:
-        sight = middle / np.maximum(np.linalg.norm(middle, axis=-1, keepdims=True), 1e-12)
-        points, depth = image, middle[:, 2]
+        sight, points = np.array([0.0, 0.0, 1.0]), image
+        # Which way a triangle winds in the image tells its side, whatever the camera.
+        first, second = (points[faces[:, k]] - points[faces[:, 0]] for k in (1, 2))
+        near = first[:, 0] * second[:, 1] < first[:, 1] * second[:, 0]
     else:
         (right, right_sign), (up, up_sign), _, _ = VIEWS[view]
         axes = np.eye(3)
         across, upwards = right_sign * axes[right], up_sign * axes[up]
         points = np.stack([vertices @ across, vertices @ upwards], -1)
         sight = np.cross(upwards, across)
-        depth = middle @ sight
-    facing = -(normal * sight).sum(-1)
-    shown = np.flatnonzero(facing > 0)
-    shown = shown[np.argsort(-depth[shown], kind="stable")]
-    shade = 0.35 + 0.65 * facing[shown, None]
+        near = normal @ sight < 0
+    shown = np.flatnonzero(near)
+    shown = shown[np.argsort(-(middle[shown] @ sight), kind="stable")]
+    shade = 0.35 + 0.65 * np.clip(-(normal[shown] @ sight), 0, 1)[:, None]
     colors = np.clip(shade * np.array(to_rgb(color)), 0, 1)
     collection = PolyCollection(
         list(points[faces[shown]]), facecolors=colors, edgecolors=colors, linewidths=0.3,
