@@ -31,7 +31,8 @@ ALLOWED = {
     "inference": FOUNDATION | {"pose", "transforms", "distributions", "data"},
     "evaluation": FOUNDATION | {"pose", "transforms", "distributions", "data", "inference"},
     "weights": FOUNDATION | {"models"},
-    "visualisation": FOUNDATION | {"pose", "distributions", "data", "evaluation", "inference"},
+    "visualisation": FOUNDATION
+    | {"pose", "distributions", "bodies", "data", "evaluation", "inference"},
     "training": FOUNDATION
     | {"pose", "transforms", "distributions", "conditional", "models", "networks"}
     | {"data", "evaluation", "weights", "devices", "bodies"},

@@ -22,6 +22,7 @@ from .fit import Fit
 from .fuse import Fuse
 from .lift import Lift
 from .options import package_version
+from .photo import Photo
 from .render import Render
 from .report import WriteReport
 from .smooth import Smooth
@@ -117,6 +118,7 @@ def _parse(args: list[str]) -> _Command:
         "evaluate": Evaluate,
         "report": WriteReport,
         "render": Render,
+        "photo": Photo,
     }
     name = args[0] if args else ""
     program = f"{_PROGRAM} {name}"
@@ -166,6 +168,7 @@ def _parse(args: list[str]) -> _Command:
             | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description=listed["evaluate"])]
             | Annotated[WriteReport, tyro.conf.subcommand("report", description=listed["report"])]
             | Annotated[Render, tyro.conf.subcommand("render", description=listed["render"])]
+            | Annotated[Photo, tyro.conf.subcommand("photo", description=listed["photo"])]
             | Annotated[_Train, tyro.conf.subcommand("train", description=listed["train"])],
             prog=_PROGRAM,
             description=_DESCRIPTION,

@@ -1,0 +1,184 @@
+"""`propose-prob photo`: a photograph to a law over the body in it, and a fit to its keypoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ..errors import InputError
+from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
+from .options import at_least
+from .tracks import check_intrinsics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.crops import Crops
+    from ..data.keypoints import Keypoints
+    from ..visualisation.overlay import PhotoContent
+
+__all__ = ["Photo"]
+
+#: Focal length in image heights where none is given: a body has to stand somewhere to be drawn.
+_FOCAL = 1.2
+
+
+@dataclass(frozen=True)
+class Photo:
+    """Fit the open body to a person on a photograph, with the image's own law as prior.
+
+    Crops the person, asks a model of images for the law over the body's pose, fits that law to the
+    keypoints, and draws both over the photo (PNG). Without arguments it takes the photo and the
+    OpenPose detection that ship with the package. The shipped model has seen renders only: on
+    photographs it is a demonstration.
+
+    Attributes:
+        photo: An image file.
+        keypoints: 2D keypoints of the person, as of lift; the first person counts.
+        out: PNG to write.
+        model: Name of a shipped model of images or path of a .safetensors file.
+        image_size: Width and height of the image that the keypoints belong to, where the photo was
+            resized since.
+        focal: Focal length in pixels of the photo; 1.2 image heights by default.
+        center: Principal point in pixels of the photo; its middle by default.
+        margin: Side of the crop over that of the keypoints' box.
+        samples: Draws of the law to show.
+        threads: CPU threads.
+        seed: Of the draws.
+    """
+
+    photo: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    keypoints: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    out: Path = Path("photo.png")
+    model: str = "prohmr-image-cmu17"
+    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="W H")] = None
+    focal: Annotated[float | None, tyro.conf.arg(metavar="F")] = None
+    center: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="X Y")] = None
+    margin: float = 1.3
+    samples: int = 30
+    threads: int = 1
+    seed: int = 0
+
+    def run(self) -> None:
+        """Fit and draw.
+
+        Raises:
+            InputError: If an option or a file is not as expected; nothing is written then.
+        """
+        import torch
+
+        from ..bodies import load_open_body
+        from ..data.crops import crop_keypoints, normalise_image
+        from ..inference.streams import atomic_path
+        from ..pose.rotations import matrix_from_6d
+        from ..tasks import fit
+        from ..visualisation.figures import require_matplotlib
+        from ..visualisation.overlay import PhotoContent, photo_figure
+
+        require_matplotlib()
+        if (self.photo is None) != (self.keypoints is None):
+            raise InputError("expected --photo and --keypoints together, or neither")
+        check_intrinsics(self.focal, self.center)
+        at_least(self.threads, 1, "--threads")
+        at_least(self.samples, 1, "--samples")
+        torch.set_num_threads(self.threads)
+        image, frame, scale, credit = self._input()
+        height, width = image.shape[1:]
+        focal = self.focal or _FOCAL * height
+        center = self.center or (0.5 * width, 0.5 * height)
+        model, body = self._model(), load_open_body()
+        joint_set = frame.skeleton.name
+        if joint_set not in body.regressors or body.faces is None:
+            raise InputError(
+                f"the body cannot give the joint set {joint_set!r}; it has "
+                f"{', '.join(body.regressors)}"
+            )
+        p2d, confidence = frame.p2d[:1] * torch.tensor(scale), frame.confidence[:1]
+        crop = crop_keypoints(image, p2d, confidence, size=model.config.image, margin=self.margin)
+        torch.manual_seed(self.seed)
+        with torch.no_grad():
+            estimate = model.estimate_images(
+                normalise_image(crop.images),
+                middle=crop.middle,
+                side=crop.side,
+                focal=focal,
+                center=center,
+            )
+            shape, place = estimate.shape[0], estimate.translation[0]
+            mode = body(matrix_from_6d(estimate.law.mode[0]), shape, place).vertices
+            theta = matrix_from_6d(estimate.law.sample((self.samples,))[:, 0])
+            light = body.only("h36m_17")
+            draws = light.regress(light(theta, shape.expand(len(theta), -1), place))
+        fitted = fit(
+            estimate.law,
+            p2d,
+            confidence,
+            body=body,
+            start=estimate,
+            joint_set=joint_set,
+            focal=focal,
+            center=center,
+            surface=True,
+        )
+        content = PhotoContent(
+            image=image.permute(1, 2, 0).numpy(),
+            p2d=p2d[0],
+            seen=confidence[0] > 0,
+            box=(crop.middle[0], float(crop.side[0])),
+            focal=focal,
+            center=center,
+            faces=body.faces,
+            mode=mode,
+            draws=draws,
+            fitted=fitted.vertices[0],
+            credit=credit,
+        )
+        self._tell(content, crop, joint_set, fitted.projected[0])
+        with atomic_path(self.out) as temporary:
+            photo_figure(content).savefig(temporary, format="png", dpi=110)
+        print(f"picture     {self.out}")
+
+    def _tell(self, content: PhotoContent, crop: Crops, joint_set: str, projected: Tensor) -> None:
+        seen = content.seen
+        error = (projected - content.p2d).norm(dim=-1)[seen]
+        x, y = crop.middle[0].tolist()
+        print(
+            f"keypoints   {joint_set}, {int(seen.sum())} of {len(seen)} seen\n"
+            f"crop        {float(crop.side[0]):.0f} pixels about ({x:.0f}, {y:.0f})\n"
+            f"camera      focal length {content.focal:.0f} pixels"
+            f"{'' if self.focal else ', assumed'}\n"
+            f"fit         keypoints met to {float(error.median()):.1f} pixels (median)"
+        )
+
+    def _model(self) -> Any:
+        from ..models import ProHMR
+        from ..weights import load
+
+        model = load(self.model)
+        if not isinstance(model, ProHMR) or model.config.encoder != "image":
+            raise InputError(f"{self.model} does not read images: expected prohmr-image-cmu17")
+        return model
+
+    def _input(self) -> tuple[Tensor, Keypoints, tuple[float, float], str]:
+        """Image `(3, H, W)`, keypoints, pixels of the image a pixel of theirs, and the credit."""
+        from ..data.keypoints import read_keypoints
+        from ..data.spin_images import read_image
+
+        if self.photo is not None and self.keypoints is not None:
+            image = read_image(self.photo)
+            frame = next(iter(read_keypoints(self.keypoints)), None)
+            if frame is None:
+                raise InputError(f"{self.keypoints}: expected keypoints of a person, found none")
+            size = self.image_size or (image.shape[2], image.shape[1])
+            return image, frame, (image.shape[2] / size[0], image.shape[1] / size[1]), ""
+        assets = resources.files("propose_prob") / "assets"
+        with resources.as_file(assets / _PHOTO) as path:
+            image = read_image(path)
+        with resources.as_file(assets / _DETECTION) as path:
+            frame = next(read_keypoints(path))
+        wide, high = _DETECTED_SIZE
+        return image, frame, (image.shape[2] / wide, image.shape[1] / high), _CREDIT
