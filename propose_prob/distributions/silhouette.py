@@ -130,8 +130,8 @@ class SilhouetteLikelihood(dist.TorchDistribution):
         if not self.outliers:
             return person.sum(-1)
         inside = ((value >= 0) & (value <= value.new_tensor(self.size))).all(-1)
-        height = math.log(self.outliers / (self.size[0] * self.size[1]))
-        other = torch.where(inside, height, -torch.inf)
+        level = math.log(self.outliers / (self.size[0] * self.size[1]))
+        other = torch.where(inside, level, -torch.inf)
         return torch.logaddexp(person, other).sum(-1)
 
     @torch.no_grad()
