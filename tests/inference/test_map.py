@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from propose_prob.distributions import KeypointLikelihood, PointLikelihood
 from propose_prob.errors import InputError
 from propose_prob.inference import map_estimate
+from propose_prob.inference.lbfgs import lbfgs
 from propose_prob.inference.problems import Problems
 from propose_prob.inference.solvers import levenberg_marquardt
 from tests.zoo import (
@@ -74,6 +75,22 @@ def test_one_gauss_newton_step_solves_a_linear_problem():
     model, args, mean = linear()
     found = map_estimate(model, *args, solver="lm")
     assert (found.steps <= 8).all()
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1.0])
+def test_one_factorisation_serves_a_whole_run(noise):
+    model, seen, _ = curved(noise=noise)
+    problems = Problems(model, (seen,), space="latent")
+    index = torch.arange(len(seen))
+    settings = {"max_steps": 200, "tolerance": 1e-9, "report": lambda n: None}
+    plain = lbfgs(problems, problems.start, index, **settings)
+    found = lbfgs(problems, problems.start, index, curved=True, **settings)
+    assert found.converged.all()
+    assert (found.steps.float().mean() < plain.steps.float().mean()) or noise > 0.1
+    model, args, mean = linear()
+    problems = Problems(model, args, space="latent")
+    found = lbfgs(problems, problems.start, torch.arange(5), curved=True, **settings)
+    assert (found.steps <= 2).all() and found.converged.all()
 
 
 def test_adam_comes_near():
