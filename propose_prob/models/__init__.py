@@ -11,6 +11,7 @@ from .baselines import (
     VariationalConfig,
 )
 from .evidence import Evidence, keypoint_evidence
+from .export import PointEstimator, Sampler, export_onnx, export_program
 from .lifter import BodyLifter
 from .lifting import LiftingConfig, LiftingFlow
 from .prohmr import BodyEstimate, ProHMR, ProHMRConfig
@@ -26,13 +27,17 @@ __all__ = [
     "LiftingFlow",
     "MixtureConfig",
     "MixtureDensity",
+    "PointEstimator",
     "ProHMR",
     "ProHMRConfig",
     "ProPose",
     "ProPoseConfig",
     "RegressionBaseline",
     "RegressionConfig",
+    "Sampler",
     "ScoreDiffusion",
     "VariationalConfig",
+    "export_onnx",
+    "export_program",
     "keypoint_evidence",
 ]

@@ -153,7 +153,7 @@ def root_translation(
     elif visible.ndim < 1 or visible.shape[-1] != joints:
         raise ValueError(f"expected visible of shape (..., {joints}), got {tuple(visible.shape)}")
     count = visible.sum(dim=-1, keepdim=True)
-    if (count < 2).any():
+    if not torch.compiler.is_compiling() and (count < 2).any():
         index = tuple((count.squeeze(-1) < 2).nonzero()[0].tolist())
         raise InputError(
             f"at least 2 visible joints are needed to place a pose; batch index {index} has "
@@ -170,7 +170,7 @@ def root_translation(
     spread = (share * ray_offset.square()).sum(dim=(-2, -1))
     rounding = 4 * torch.finfo(ray.dtype).eps * ray.detach().abs().amax(dim=(-2, -1))
     coincide = spread <= rounding.square()
-    if coincide.any():
+    if not torch.compiler.is_compiling() and coincide.any():
         index = tuple(coincide.nonzero()[0].tolist())
         raise InputError(f"all visible joints at batch index {index} lie in one image point")
     depth = -(share * ray_offset * (gap - mean_gap.unsqueeze(-2))).sum(dim=(-2, -1)) / spread

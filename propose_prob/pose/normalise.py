@@ -81,7 +81,8 @@ def visible_joints(p2d: Tensor, confidence: Tensor | None = None) -> Tensor:
             f"expected confidence of shape {tuple(p2d.shape[:-1])}, got {tuple(confidence.shape)}"
         )
     unknown = confidence.isnan()
-    if unknown.any():
+    # Compiled programs cannot branch on numbers: there, wrong ones are the caller's affair.
+    if not torch.compiler.is_compiling() and unknown.any():
         *batch, joint = unknown.nonzero()[0].tolist()
         where = f" at batch index {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""
         raise InputError(f"expected confidence between 0 and 1, got NaN for joint {joint}{where}")
@@ -116,7 +117,7 @@ def normalise(p2d: Tensor, confidence: Tensor | None = None) -> Normalised:
         raise InputError(f"expected 2D poses of shape (..., J, 2), got {tuple(p2d.shape)}")
     visible = visible_joints(p2d, confidence)
     count = visible.sum(dim=-1)
-    if (count < 2).any():
+    if not torch.compiler.is_compiling() and (count < 2).any():
         index, where = _where(count < 2)
         raise InputError(
             f"{where} has {int(count[index])} visible joints of {p2d.shape[-2]}; "
@@ -133,7 +134,7 @@ def normalise(p2d: Tensor, confidence: Tensor | None = None) -> Normalised:
     largest = seen.detach().abs().amax(dim=(-2, -1))
     rounding = 4 * torch.finfo(p2d.dtype).eps * largest
     flat = (square <= rounding.square()) | ~square.isfinite()
-    if flat.any():
+    if not torch.compiler.is_compiling() and flat.any():
         index, where = _where(flat)
         raise InputError(
             f"{where} has no size: its {int(count[index])} visible joints lie in one place "
