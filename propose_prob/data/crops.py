@@ -101,7 +101,7 @@ def crop_boxes(image: Tensor, boxes: Tensor, *, size: int, margin: float = 1.2) 
     Example:
         >>> boxes = torch.tensor([[50.0, 40.0, 150.0, 240.0]])
         >>> crops = crop_boxes(torch.rand(3, 480, 640), boxes, size=64)
-        >>> crops.images.shape, crops.side
+        >>> crops.images.shape, crops.side.round()
         (torch.Size([1, 3, 64, 64]), tensor([240.]))
     """
     _check_image(image)
