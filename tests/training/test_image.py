@@ -18,6 +18,7 @@ from propose_prob.data.spin_images import SpinSource, read_image
 from propose_prob.errors import InputError
 from propose_prob.models import ProHMR, ProHMRConfig
 from propose_prob.pose.rotations import axis_angle_from_matrix
+from propose_prob.pose.skeleton import SMPL_24
 from propose_prob.training import objectives
 from propose_prob.training.config_images import ImageLossConfig, ImageTrainConfig
 from propose_prob.training.image import ImageTrainer, ImageValidation, prepare_images
@@ -232,6 +233,31 @@ def test_the_command_trains_on_spins_files(spin, tmp_path, capsys):
     finally:
         (folder / "images" / "six.png").rename(folder / "images" / "5.png")
     assert "images/5.png" in capsys.readouterr().err
+
+
+def test_the_command_trains_an_smpl_body(spin, tmp_path):
+    """A body of SMPL's official keys and size, random: the data's rotations move it."""
+    folder, _ = spin
+    rng = np.random.default_rng(0)
+    parents = np.array([4294967295, *SMPL_24.parents[1:]], dtype=np.uint32)
+    weights = np.zeros((6890, 24))
+    weights[np.arange(6890), rng.integers(0, 24, 6890)] = 1
+    np.savez(
+        tmp_path / "smpl.npz",
+        v_template=rng.normal(size=(6890, 3)),
+        shapedirs=0.1 * rng.normal(size=(6890, 3, 10)),
+        J_regressor=np.eye(24, 6890),
+        kintree_table=np.stack([parents, np.arange(24, dtype=np.uint32)]),
+        weights=weights,
+        f=rng.integers(0, 6890, (50, 3)).astype(np.uint32),
+    )
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG | {"loss": {"adversarial": 0.1}}))
+    options = {"data": folder, "validation": folder / "train.npz", "images": folder}
+    options |= {"config": config, "out": tmp_path / "out", "body": tmp_path / "smpl.npz"}
+    args = ["train", "image", *(str(w) for n, v in options.items() for w in (f"--{n}", v))]
+    assert main(args) == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_wrong_input_is_named(renders, spin, tmp_path):
