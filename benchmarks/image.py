@@ -45,7 +45,7 @@ KINDS = {
     "50 % wrong": (0.0, 0.5),
 }
 NOISE, WRONG = 1.0, 15.0
-CANDIDATES = (1.0, 2.0, 4.0, 8.0)
+CANDIDATES = (1.0, 2.0, 4.0)
 
 #: The right forearm: elbow and wrist of Human3.6M-17.
 FOREARM = (15, 16)
@@ -95,7 +95,7 @@ class People:
         draws = self.samples(self.estimate, 100)
         curve = CalibrationCurve(17, fixed_joints=(0,))
         curve.update(draws, self.truth)
-        result = curve.result()
+        result = curve.compute()
         spread = draws.std(0).norm(dim=-1)[:, 1:]
         hidden = self.occluded[:, 1:]
         best = pa_mpjpe(draws[:25], self.truth).amin(0).mean().item()
