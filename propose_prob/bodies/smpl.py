@@ -197,7 +197,8 @@ def _read(path: Path) -> dict[str, Any]:
     if path.suffix != ".npz":
         raise InputError(f"expected a body model in .npz or .pkl, got {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # A file opened here is closed here; np.load leaves that of a broken archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in _KEYS if key in file.files}
     # What zipfile and numpy raise for broken files is not documented.
     except Exception as error:

@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import InputError
 from .options import DEFAULT_MODEL, Machine, MachineOptions, at_least, run_attributes
-from .tracks import Track, check_intrinsics, check_output_name, read_track
+from .tracks import Track, check_intrinsics, check_output_name, frames_word, read_track
 
 if TYPE_CHECKING:
     from ..tasks.fuse import Cameras, Fused
@@ -106,7 +106,7 @@ class Fuse:
         loose = int((~result.converged).sum())
         if loose:
             print(f"propose-prob: warning: {loose} frames did not converge", file=sys.stderr)
-        print(f"{len(numbers)} frames of {len(tracks)} views: {out}")
+        print(f"{len(numbers)} {frames_word(len(numbers))} of {len(tracks)} views: {out}")
 
     def _fuse(
         self, model: Any, tracks: list[Track], cameras: Cameras | None
@@ -181,7 +181,7 @@ def read_cameras(path: Path, views: int) -> Cameras:
 
     try:
         listed = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON ({error})") from None
     if not isinstance(listed, list) or len(listed) != views:
         got = f"{len(listed)}" if isinstance(listed, list) else type(listed).__name__

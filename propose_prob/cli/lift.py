@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,7 @@ from ..errors import InputError
 from .options import DEFAULT_MODEL, Machine, MachineOptions, progress, run_attributes
 
 if TYPE_CHECKING:
-    from ..data.keypoints import Keypoints
+    from ..data.keypoints import Keypoints, KeypointStream
     from ..tasks import LiftedBatch, Skipped
 
 __all__ = ["Lift", "batch_arrays"]
@@ -36,7 +37,9 @@ class Lift:
 
     Attributes:
         files: Files or folders of 2D keypoints.
-        out: File to write: .nc (NetCDF, which arviz.from_netcdf reads) or .npz.
+        out: File to write: .nc (NetCDF, which arviz.from_netcdf reads) or .npz. A name without an
+            ending is a folder of .nc files, one for every --part-frames frames: a run that was
+            killed goes on where it stopped, and the processes of torchrun share the work.
         skeleton: Joint set of arrays that do not name theirs: h36m_17, coco_17, body_25, mpii_16,
             smpl_24, cmu_31, mpi_inf_3dhp_17, mediapipe_33, halpe_26, halpe_136 or
             coco_wholebody_133.
@@ -52,6 +55,7 @@ class Lift:
             named.
         min_confidence: Joints with a lower confidence count as not seen.
         batch_size: People lifted at once.
+        part_frames: Frames in each file, where the output is a folder.
     """
 
     files: Annotated[
@@ -76,6 +80,7 @@ class Lift:
     min_joints: int = 6
     min_confidence: float = 0.0
     batch_size: int = 64
+    part_frames: int = 10_000
     machine: MachineOptions = field(default_factory=Machine)
 
     def run(self) -> None:
@@ -85,49 +90,79 @@ class Lift:
             InputError: If an option or a file is not as expected; nothing is written then.
         """
         self._check()
-        model = self.machine.load(self.model)
-        from ..inference.streams import open_writer
+        out = self._output()
+        if out.suffix == "":
+            from .lift_parts import lift_parts
+
+            lift_parts(self, self._model(), out)
+            return
+        model = self._model()
+        with progress(None, total=0, unit="frame") as bar:
+            count, skipped = self.write(model, self._frames(bar), out)
+        if not count:
+            raise InputError(
+                f"nobody to lift: {_skipped_line(skipped, shown=1)}; "
+                f"--min-joints is {self.min_joints}"
+            )
+        if skipped:
+            print(f"propose-prob: warning: {_skipped_line(skipped)}", file=sys.stderr)
+        size = out.stat().st_size / 1e6
+        print(f"{count} {_people(count)}, {self.samples} samples each: {out} ({size:.1f} MB)")
+
+    def write(
+        self, model: Any, frames: Iterable[Keypoints], out: Path
+    ) -> tuple[int, Sequence[Skipped]]:
+        """Lift some frames into one file, which is not written where there is nobody.
+
+        Args:
+            model: The model.
+            frames: People with their keypoints.
+            out: File to write.
+
+        Returns:
+            How many people were lifted, and who was skipped.
+
+        Raises:
+            InputError: If a frame cannot be read or the law is not finite.
+        """
+        from ..inference.streams import check_output, open_writer
         from ..pose.skeleton import H36M_17
         from ..tasks import lift
 
-        out = self._output()
-        count = 0
-        with (
-            open_writer(out, joint_names=H36M_17.joint_names) as writer,
-            progress(None, total=0, unit="frame") as bar,
-        ):
-            batches = lift(
-                model,
-                self._frames(bar),
-                samples=self.samples,
-                use=self.use,
-                focal=self.focal,
-                center=self.center or (0.0, 0.0),
-                batch_size=self.batch_size,
-                min_joints=self.min_joints,
-                min_confidence=self.min_confidence,
-                device=self.machine.device,
-            )
-            kind = ""
-            for batch in batches:
+        check_output(out)
+        batches = lift(
+            model,
+            frames,
+            samples=self.samples,
+            use=self.use,
+            focal=self.focal,
+            center=self.center or (0.0, 0.0),
+            batch_size=self.batch_size,
+            min_joints=self.min_joints,
+            min_confidence=self.min_confidence,
+            device=self.machine.device,
+        )
+        first = next(batches, None)
+        if first is None:
+            return 0, batches.skipped
+        count, kind = 0, ""
+        with open_writer(out, joint_names=H36M_17.joint_names) as writer:
+            for batch in itertools.chain([first], batches):
                 arrays = batch_arrays(batch)
                 if self.log_prob:
                     kind = batch.law.log_prob_kind
                     arrays["lp"] = _log_prob(batch)
                 writer.append(arrays, {"frame": batch.frames, "person": batch.people})
                 count += len(batch)
-            skipped = batches.skipped
-            if not count:
-                raise InputError(
-                    f"nobody to lift: {_skipped_line(skipped, shown=1)}; "
-                    f"--min-joints is {self.min_joints}"
-                )
             density = {"log_prob_kind": kind} if kind else {}
-            writer.finish(self._attributes(skipped) | density)
-        if skipped:
-            print(f"propose-prob: warning: {_skipped_line(skipped)}", file=sys.stderr)
-        size = out.stat().st_size / 1e6
-        print(f"{count} {_people(count)}, {self.samples} samples each: {out} ({size:.1f} MB)")
+            writer.finish(self._attributes(batches.skipped) | density)
+        return count, batches.skipped
+
+    def _model(self) -> Any:
+        loaded = self.machine.load(self.model)
+        from ..conditional import freeze
+
+        return freeze(loaded)
 
     def _check(self) -> None:
         if not self.files:
@@ -145,15 +180,28 @@ class Lift:
     def _output(self) -> Path:
         return self.out or Path(f"{self.files[0].resolve().stem}_3d.nc")
 
-    def _frames(self, bar: Any) -> Iterator[Keypoints]:
+    def streams(self) -> Iterator[tuple[Path, KeypointStream]]:
+        """The frames of each input.
+
+        Raises:
+            InputError: If one cannot be read.
+        """
         from ..data.keypoints import read_keypoints
 
         for path in self.files:
             stream = read_keypoints(path, skeleton=self.skeleton, image_size=self.image_size)
+            yield path, stream
+
+    def _frames(self, bar: Any) -> Iterator[Keypoints]:
+        for path, stream in self.streams():
             bar.total += len(stream)
             for frame in stream:
                 bar.update()
-                yield frame if len(self.files) == 1 else _with_source(frame, path)
+                yield self.named(frame, path)
+
+    def named(self, frame: Keypoints, path: Path) -> Keypoints:
+        """A frame with a name that tells it from those of the other inputs."""
+        return frame if len(self.files) == 1 else _with_source(frame, path)
 
     def _attributes(self, skipped: Sequence[Skipped]) -> dict[str, str | int | float]:
         named = "; ".join(_name(person) for person in skipped[:_NAMED])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..pose.rotations import matrix_from_axis_angle
+from .archives import check_archive
 from .keypoints import _DAMAGE
 
 __all__ = ["AmassMotion", "read_amass"]
@@ -115,6 +117,9 @@ def read_arrays(
     """
     try:
         with path.open("rb") as file:
+            if zipfile.is_zipfile(file):
+                check_archive(file, path)
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: expected an .npz, got a single array")

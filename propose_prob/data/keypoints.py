@@ -4,7 +4,7 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from propose_prob.data.archives import check_archive
 from propose_prob.data.keypoints_json import Frame, parse_json
 from propose_prob.errors import InputError
 from propose_prob.pose.skeleton import SKELETONS, Skeleton, get_skeleton
@@ -68,6 +69,10 @@ class KeypointStream(Iterator[Keypoints]):
 
     Frames without people are passed over, so fewer than `len` may come.
 
+    Args:
+        read: Gives the frames from one number to before another, or to the end.
+        length: Number of frames.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -77,8 +82,9 @@ class KeypointStream(Iterator[Keypoints]):
         (3, [0, 1, 2])
     """
 
-    def __init__(self, frames: Iterable[Keypoints], length: int) -> None:
-        self._frames = iter(frames)
+    def __init__(self, read: Callable[[int, int | None], Iterable[Keypoints]], length: int) -> None:
+        self._read = read
+        self._frames = iter(read(0, None))
         self._length = length
 
     def __len__(self) -> int:
@@ -86,6 +92,13 @@ class KeypointStream(Iterator[Keypoints]):
 
     def __next__(self) -> Keypoints:
         return next(self._frames)
+
+    def part(self, start: int, stop: int) -> Iterator[Keypoints]:
+        """The frames from number `start` to before `stop`.
+
+        Of a folder or array only these are read, and that nobody is in them is no error.
+        """
+        return iter(self._read(start, stop))
 
 
 def read_keypoints(
@@ -153,10 +166,14 @@ def read_keypoints(
     if head.startswith(_ZIP):
         return _read_npz(path, wanted)
     frames = parse_json(_text(path), path, wanted, image_size=image_size)
-    found = [keypoints for frame in frames if (keypoints := _clean(frame, path)) is not None]
-    if not found:
+    cleaned = [_clean(frame, path) for frame in frames]
+    if all(keypoints is None for keypoints in cleaned):
         raise InputError(_nobody(path))
-    return KeypointStream(found, len(frames))
+
+    def chosen(start: int, stop: int | None) -> list[Keypoints]:
+        return [keypoints for keypoints in cleaned[start:stop] if keypoints is not None]
+
+    return KeypointStream(chosen, len(frames))
 
 
 def _nobody(path: Path) -> str:
@@ -236,9 +253,9 @@ def _read_folder(
     if not files:
         raise InputError(f"{folder}: expected a folder of JSON files, got none that ends in .json")
 
-    def frames() -> Iterator[Keypoints]:
-        found = False
-        for file in files:
+    def frames(start: int, stop: int | None) -> Iterator[Keypoints]:
+        found = stop is not None
+        for file in files[start:stop]:
             _head(file)
             parsed = parse_json(_text(file), file, skeleton, image_size=image_size)
             for frame in parsed:
@@ -249,7 +266,7 @@ def _read_folder(
         if not found:
             raise InputError(_nobody(folder))
 
-    return KeypointStream(frames(), len(files))
+    return KeypointStream(frames, len(files))
 
 
 def _read_npy(path: Path, skeleton: Skeleton | None) -> KeypointStream:
@@ -263,8 +280,12 @@ def _read_npy(path: Path, skeleton: Skeleton | None) -> KeypointStream:
 def _read_npz(path: Path, skeleton: Skeleton | None) -> KeypointStream:
     try:
         # A file opened here is closed here; np.load leaves that of a broken archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            check_archive(file, path)
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
     except _DAMAGE as error:
         raise _damaged(path, "a complete .npz of plain arrays", error) from error
     confidence, stored = arrays.pop("confidence", None), arrays.pop("skeleton", None)
@@ -312,9 +333,9 @@ def _read_array(
     if not len(by_frame):
         raise InputError(_nobody(path))
 
-    def frames() -> Iterator[Keypoints]:
-        found = False
-        for index in range(len(by_frame)):
+    def frames(start: int, stop: int | None) -> Iterator[Keypoints]:
+        found = stop is not None
+        for index in range(len(by_frame))[start:stop]:
             rows = np.asarray(by_frame[index], dtype=np.float64)
             if rows.shape[-1] == 2:
                 level = np.ones(rows.shape[:-1]) if given is None else given[index]
@@ -327,4 +348,4 @@ def _read_array(
         if not found:
             raise InputError(_nobody(path))
 
-    return KeypointStream(frames(), len(by_frame))
+    return KeypointStream(frames, len(by_frame))

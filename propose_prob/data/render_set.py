@@ -204,7 +204,7 @@ def _read_config(target: Path) -> dict[str, Any]:
     path = target / "config.json"
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON ({error})") from None
     if not isinstance(values, dict) or values.get("format") != _FORMAT:
         raise InputError(f"{path}: expected the configuration of a set of renders ({_FORMAT})")

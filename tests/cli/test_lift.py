@@ -251,7 +251,7 @@ def test_interrupted_lift_leaves_the_old_file(run, coco, folder, tiny_model, mon
             yield next(stream)
             raise KeyboardInterrupt
 
-        return keypoints.KeypointStream(frames(), 5)
+        return keypoints.KeypointStream(lambda start, stop: frames(), 5)
 
     monkeypatch.setattr(keypoints, "read_keypoints", interrupted)
     code, stdout, err = run("lift", coco, "--model", tiny_model, "--samples", 2, "--out", out,
