@@ -77,10 +77,14 @@ class People:
         """Root-relative joints `(..., 17, 3)` of 6D rotations."""
         return relative(self.body.regress(self.body(matrix_from_6d(sixd), shape)))
 
-    def samples(self, estimate: BodyEstimate, count: int) -> Tensor:
-        """Joints of draws `(count, B, 17, 3)`."""
+    def samples(self, estimate: BodyEstimate, count: int, *, turned: bool = True) -> Tensor:
+        """Joints of draws `(count, B, 17, 3)` in camera axes, or else in the pelvis' own."""
         torch.manual_seed(0)
-        return self.joints(estimate.law.sample((count,)), estimate.shape)
+        sixd = estimate.law.sample((count,))
+        if not turned:
+            sixd = sixd.clone()
+            sixd[..., 0, :] = sixd.new_tensor([1.0, 0, 0, 0, 1, 0])
+        return self.joints(sixd, estimate.shape)
 
     def errors(self, joints: Tensor) -> dict[str, float]:
         """Mean errors, mm."""
@@ -122,15 +126,24 @@ class People:
         inside = (pixels - middle).norm(dim=-1) < reach[:, None, None]
         return torch.where(inside[:, None], 0.4, self.images)
 
+    def forearm_apart(self) -> Tensor:
+        """Rows of people whose right forearm is in front of no other joint, nor beside one."""
+        others = [joint for joint in range(17) if joint not in (14, *FOREARM)]
+        forearm = self.keypoints[:, list(FOREARM)]
+        gap = torch.cdist(forearm, self.keypoints[:, others]).amin((1, 2))
+        inside = ((forearm > 4) & (forearm < self.size - 4)).all(-1).all(-1)
+        return ((gap > 9) & inside).nonzero()[:, 0]
+
     def occlusion(self) -> tuple[dict[str, float], Tensor]:
-        """Spread of each joint with the right forearm hidden, over that without."""
+        """Spread of each joint in the pelvis' axes with the right forearm hidden, over without."""
         hidden = self.ask(self.with_forearm_hidden())
-        draws = [self.samples(estimate, 100) for estimate in (self.estimate, hidden)]
+        draws = [self.samples(estimate, 100, turned=False) for estimate in (self.estimate, hidden)]
         before, after = (d.std(0).norm(dim=-1) for d in draws)
         ratio = (after[:, 1:] / before[:, 1:]).log().mean(0).exp()
         names = {"right elbow": 15, "right wrist": 16, "left wrist": 13, "right ankle": 3}
         rows = {name: float(ratio[joint - 1]) for name, joint in names.items()}
-        others = [j - 1 for j in range(1, 17) if j not in FOREARM]
+        # In the pelvis' axes the hips do not move.
+        others = [j - 1 for j in range(1, 17) if j not in (1, 4, *FOREARM)]
         entropy = (hidden.law.entropy() - self.estimate.law.entropy()).mean().item()
         wrist = [1000 * float(s[:, 16].mean()) for s in (before, after)]
         return {
@@ -139,7 +152,8 @@ class People:
             "wrist_mm_before": wrist[0],
             "wrist_mm_after": wrist[1],
             "entropy_gain_nats": entropy,
-        }, torch.stack(draws)
+            "people": float(len(self.images)),
+        }, torch.stack([self.samples(estimate, 30) for estimate in (self.estimate, hidden)])
 
     def detections(self, kind: str) -> tuple[Tensor, Tensor]:
         """Keypoints as a detector gives them, and which are there."""
@@ -204,8 +218,9 @@ def main() -> None:
             result["accuracy"][split] = people.accuracy()
             print(split, result["accuracy"][split], flush=True)
         for split in SPLITS[1:]:
-            plain = renders(folder / "plain", split, 100, occluded=0.0)
-            people = People(model, plain, torch.arange(100))
+            plain = renders(folder / "plain", split, 300, occluded=0.0)
+            apart = People(model, plain, torch.arange(len(plain))).forearm_apart()
+            people = People(model, plain, apart)
             result["occlusion"][split], draws = people.occlusion()
             print(split, result["occlusion"][split], flush=True)
             if split == "test_seen":
@@ -254,7 +269,7 @@ def picture(people: People, draws: Tensor, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = (people.keypoints[:, 16] - people.keypoints[:, 15]).norm(dim=-1).argsort()[-3:]
+    rows = (people.keypoints[:, 16] - people.keypoints[:, 15]).norm(dim=-1).argsort()[-6::2]
     shown = (people.images, people.with_forearm_hidden())
     figure, axes = plt.subplots(2, 6, figsize=(12, 4.2), layout="constrained")
     for column, row in enumerate(rows.tolist()):
@@ -290,13 +305,13 @@ def table(result: dict[str, Any]) -> str:
             f"| {r['error_seen']:.0f} / {r['error_hidden']:.0f} |"
         )
     names = ("right elbow", "right wrist", "left wrist", "right ankle", "other joints")
-    lines += ["", f"| split | {' | '.join(names)} | wrist, mm | entropy, nats |"]
-    lines += ["|---|" + "---|" * (len(names) + 2)]
+    lines += ["", f"| split | people | {' | '.join(names)} | wrist, mm | entropy, nats |"]
+    lines += ["|---|" + "---|" * (len(names) + 3)]
     for split, r in result["occlusion"].items():
         ratios = " | ".join(f"{r[name]:.2f}" for name in names)
+        wrist = f"{r['wrist_mm_before']:.0f} to {r['wrist_mm_after']:.0f}"
         lines.append(
-            f"| {split} | {ratios} | {r['wrist_mm_before']:.0f} to {r['wrist_mm_after']:.0f} "
-            f"| {r['entropy_gain_nats']:+.1f} |"
+            f"| {split} | {r['people']:.0f} | {ratios} | {wrist} | {r['entropy_gain_nats']:+.1f} |"
         )
     lines += ["", f"| split | keypoints | mode | {' | '.join(f'fit, {p}' for p in PRIORS)} |"]
     lines += ["|---|---|---|" + "---|" * len(PRIORS)]
