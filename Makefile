@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-slow docs
+.PHONY: help demo test lint test-slow docs audit
 
 help:
 	@echo "make demo       3D hypotheses for the person on the photo that ships with the package"
 	@echo "make test       lint and the test suite"
 	@echo "make lint       ruff, mypy and codespell"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make audit      known vulnerabilities of what is installed (asks a database on the network)"
 	@echo "make docs       the documentation, tutorials run, into docs/_build/html"
 
 # torch is by far the largest download: in a step of its own, an interrupted set-up does not fetch it twice.
@@ -50,6 +51,11 @@ test: lint
 
 test-slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
+
+# Of everything in the environment, tools included; docs/licences.md lists the licences.
+audit: $(VENV)/.dev
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 # Notebooks whose text has not changed are taken from docs/_build/notebooks.
 docs: $(VENV)/.docs

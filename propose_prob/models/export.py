@@ -174,6 +174,8 @@ def export_onnx(
             dynamo=True,
             verbose=False,
         )
+        if converted is None:
+            raise RuntimeError("torch.onnx.export gave no program")
         converted.save(temporary, external_data=False)
         os.replace(temporary, path)
     finally:

@@ -228,7 +228,8 @@ def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    # Too deep a nesting is a RecursionError, too long a number or wrong UTF-8 a ValueError.
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected a JSON configuration ({error})") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(values).__name__}")

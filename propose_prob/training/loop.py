@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
 from .config import RunConfig, to_dict
+from .parallel import Processes
 from .validation import Scores
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -79,7 +80,9 @@ class Run(Generic[Model]):
     """A training run in a folder.
 
     The folder holds `checkpoint.pt` (everything, for `resume`), `best.safetensors` (the average
-    weights of the best validation energy score), `last.safetensors` and `log.csv`.
+    weights of the best validation energy score), `last.safetensors` and `log.csv`. Inside a process
+    group (`parallel.process_group`) all processes train one model; the first one validates and
+    writes.
 
     Args:
         trainer: The model's training; its configuration is the run's.
@@ -110,6 +113,9 @@ class Run(Generic[Model]):
             trainer.prepare()
         else:
             _copy_weights(start, trainer.model)
+        self.processes = Processes.current()
+        self.processes.share(trainer)
+        self.processes.reseed(self.config.seed, 0)
         self.average = AveragedModel(
             trainer.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.average), use_buffers=False
         )
@@ -156,7 +162,9 @@ class Run(Generic[Model]):
                 or self.step // self.config.validate != (self.step - done) // self.config.validate
             ):
                 scores = self._validate()
-            if end or time.monotonic() - saved > 60 * checkpoint_minutes:
+            if self.processes.writes and (
+                end or time.monotonic() - saved > 60 * checkpoint_minutes
+            ):
                 self.checkpoint()
                 saved = time.monotonic()
         return scores
@@ -203,7 +211,9 @@ class Run(Generic[Model]):
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         for name, generator in self.trainer.generators().items():
             generator.set_state(state["generators"][name])
-        self._cut_log()
+        self.processes.reseed(self.config.seed, self.step)
+        if self.processes.writes:
+            self._cut_log()
 
     @property
     def _on_gpu(self) -> bool:
@@ -225,6 +235,9 @@ class Run(Generic[Model]):
         return trainer.steps_per_round
 
     def _validate(self) -> Scores:
+        losses = self.processes.mean(self.losses)
+        if not self.processes.writes:
+            return Scores(math.nan, math.nan)
         model = self.model
         self.validation.fit(model)
         scores = self.validation.scores(model)
@@ -232,16 +245,16 @@ class Run(Generic[Model]):
         if scores.energy < self.best:
             self.best = scores.energy
             save(model, self.folder / "best.safetensors")
-        self._log(scores)
+        self._log(scores, losses)
         if self.report is not None:
-            self.report(self.step, self.losses, scores)
+            self.report(self.step, losses, scores)
         return scores
 
-    def _log(self, scores: Scores) -> None:
+    def _log(self, scores: Scores, losses: dict[str, float]) -> None:
         path = self.folder / "log.csv"
         new = not path.exists()
         fields = self._log_fields()
-        row = {"step": self.step, "seconds": round(self.seconds, 1), **self.losses}
+        row = {"step": self.step, "seconds": round(self.seconds, 1), **losses}
         row |= {"val_point_mm": scores.point, "val_energy_mm": scores.energy}
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, fields, restval="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..data.amass import read_amass
+from ..data.amass import read_amass, read_arrays
 from ..data.cmu17 import load_cmu17
 from ..data.cmu_body import load_cmu_body
 from ..data.simulate import Simulator
@@ -43,6 +44,7 @@ from .config_baselines import (
 )
 from .lifting import LiftingTrainer
 from .loop import HeldOut, Run, Trainer, finish
+from .parallel import process_group
 from .prohmr import ProHMRTrainer
 from .propose import ProPoseTrainer
 from .validation import Scores, Validation
@@ -95,6 +97,10 @@ class TrainCommand(ABC):
             InputError: If the data, the configuration or the checkpoint cannot be used.
         """
         torch.set_num_threads(self.threads)
+        with process_group(self.device) as device:
+            dataclasses.replace(self, device=device)._run()
+
+    def _run(self) -> None:
         check_device(self.device)
         config = self.default()
         if self.config is not None:
@@ -117,9 +123,15 @@ class TrainCommand(ABC):
         )
         if self.resume:
             run.resume()
-        (self.out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        # Before any writes: all have seen whether there is a checkpoint.
+        run.processes.wait()
+        if run.processes.writes:
+            self._write_config(config)
         with tqdm(
-            total=config.steps, initial=run.step, unit="step", disable=not sys.stderr.isatty()
+            total=config.steps,
+            initial=run.step,
+            unit="step",
+            disable=not (run.processes.writes and sys.stderr.isatty()),
         ) as bar:
 
             def progress(done: int) -> None:
@@ -127,6 +139,13 @@ class TrainCommand(ABC):
                 bar.set_postfix({k: f"{v:.3f}" for k, v in run.losses.items()}, refresh=False)
 
             run.train(checkpoint_minutes=self.checkpoint_minutes, progress=progress)
+        if run.processes.writes:
+            self._finish(run, validation)
+
+    def _write_config(self, config: RunConfig) -> None:
+        (self.out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+    def _finish(self, run: Run[Any], validation: HeldOut) -> None:
         best = load(self.out / "best.safetensors", device=self.device)
         fitted = finish(best, validation.to(self.device))
         save(best, self.out / "model.safetensors", half=True)
@@ -299,16 +318,20 @@ def read_world(path: Path) -> torch.Tensor:
         InputError: If the file cannot be read or the array has another shape or is not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            world = file["world"]
-    except (OSError, ValueError, KeyError) as error:
+        world = read_arrays(path, ("world",))["world"]
+    except InputError as error:
         raise InputError(f"{path}: expected an .npz file with an array 'world' ({error})") from None
     if world.ndim != 3 or world.shape[1:] != (17, 3) or len(world) == 0:
         raise InputError(f"{path}: expected 'world' of shape (N, 17, 3), got {world.shape}")
-    if not np.isfinite(world).all():
-        frame = int(np.argwhere(~np.isfinite(world))[0, 0])
+    if world.dtype.kind not in "fiu":
+        raise InputError(f"{path}: expected numbers in 'world', got {world.dtype}")
+    # What exceeds float32 becomes infinite here.
+    with np.errstate(over="ignore"):
+        single = world.astype(np.float32)
+    if not np.isfinite(single).all():
+        frame = int(np.argwhere(~np.isfinite(single))[0, 0])
         raise InputError(f"{path}: expected finite joints, got NaN or infinity in frame {frame}")
-    return torch.from_numpy(world.astype(np.float32))
+    return torch.from_numpy(single)
 
 
 def _report(step: int, losses: dict[str, float], scores: Scores) -> None:

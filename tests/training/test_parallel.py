@@ -1,0 +1,111 @@
+"""One model trained by two processes, as `torchrun` starts them."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from propose_prob import InputError, load
+from propose_prob.data.cmu17 import load_cmu17
+from propose_prob.training.checkpoint import read_checkpoint
+from propose_prob.training.parallel import Processes, _rows, launched, process_group
+from propose_prob.training.propose import Pairs
+from propose_prob.training.run import TrainLifting
+
+#: Without dropout and without drawn noise, processes change nothing but the order of sums.
+CONFIG = {
+    "steps": 8,
+    "batch_size": 8,
+    "validate": 4,
+    "model": {
+        "width": 16, "blocks": 1, "flow_width": 8, "couplings": 2, "context": 8, "dropout": 0.0,
+    },
+    "loss": {"nll": 0.0, "mode": 1.0, "energy": 0.0},
+}  # fmt: skip
+
+
+def _command(folder, out, **more):
+    world = folder / "world.npz"
+    return TrainLifting(
+        folder / out, data=str(world), validation=world, config=folder / "config.json", **more
+    )
+
+
+def _train_in_two(folder, out):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = [sys.executable, "-m", "propose_prob", "train", "lifting", "--out", str(folder / out)]
+    argv += ["--data", str(folder / "world.npz"), "--validation", str(folder / "world.npz")]
+    argv += ["--config", str(folder / "config.json")]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    running = []
+    for rank in range(2):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        running.append(
+            subprocess.Popen(
+                argv,
+                env=os.environ | common | own,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+    for process in running:
+        output = process.communicate(timeout=500)[0].decode()
+        assert process.returncode == 0, output
+
+
+def _log(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def test_two_processes_train_as_one_does_and_go_on_from_each_others_checkpoints(tmp_path):
+    np.savez(tmp_path / "world.npz", world=load_cmu17("val").world[::200].numpy())
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    _command(tmp_path, "one").run()
+    _train_in_two(tmp_path, "two")
+    one, two = _log(tmp_path / "one"), _log(tmp_path / "two")
+    assert [row["step"] for row in one] == [row["step"] for row in two] == [4, 8]
+    for ours, theirs in zip(one, two, strict=True):
+        for name in ("mode", "val_point_mm"):
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-4), name
+    ours, theirs = (read_checkpoint(tmp_path / x / "checkpoint.pt") for x in ("one", "two"))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours["parts"]["model"].items():
+        torch.testing.assert_close(theirs["parts"]["model"][name], value, rtol=1e-3, atol=1e-5)
+    # What two processes wrote, one reads.
+    _command(tmp_path, "two", resume=True).run()
+    load(tmp_path / "two" / "model.safetensors")
+
+
+def test_rows_are_taken_of_every_tensor_that_has_the_batch():
+    pairs = Pairs(torch.arange(8.0)[:, None], torch.arange(8), torch.ones(()))
+    mine = _rows(pairs, slice(1, 8, 2), 8)
+    assert mine.features[:, 0].tolist() == [1, 3, 5, 7] and mine.joints.tolist() == [1, 3, 5, 7]
+    assert mine.visible.shape == ()
+
+
+def test_one_process_needs_no_group():
+    assert not launched()
+    with process_group("cpu") as device:
+        assert device == "cpu"
+    alone = Processes.current()
+    assert alone == Processes(0, 1) and alone.writes
+    assert alone.mean({"a": 1.0}) == {"a": 1.0}
+    alone.wait()
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    class Trainer:
+        class config:  # noqa: N801
+            batch_size = 9
+
+    with pytest.raises(InputError, match="batch_size 9 cannot be shared out evenly to 2"):
+        Processes(0, 2).share(Trainer())
