@@ -101,6 +101,13 @@ class Fuse:
             for path in self.files
         ]  # fmt: skip
         model = self.machine.load(self.model)
+        from ..models import BodyLifter
+
+        if isinstance(model, BodyLifter):
+            raise InputError(
+                f"expected a model of joints such as {DEFAULT_MODEL}, and {self.model} is one of "
+                "body pose; tasks.fuse_views fuses its laws of rotations"
+            )
         numbers, result = self._fuse(model, tracks, cameras)
         self._write(out, numbers, result, len(tracks))
         loose = int((~result.converged).sum())

@@ -11,7 +11,7 @@ import tyro
 
 from ..errors import InputError
 from .options import DEFAULT_MODEL, Machine, MachineOptions, at_least, progress, run_attributes
-from .tracks import Track, check_intrinsics, check_output_name, read_track
+from .tracks import Track, check_intrinsics, check_output_name, frames_word, read_track
 
 if TYPE_CHECKING:
     from ..tasks.smooth import Smoothed
@@ -110,7 +110,7 @@ class Smooth:
                 f"propose-prob: warning: still moving after {result.steps} steps", file=sys.stderr
             )
         filled = len(result) - len(track.numbers)
-        print(f"{len(result)} frames, {filled} of them filled in: {out}")
+        print(f"{len(result)} {frames_word(len(result))}, {filled} of them filled in: {out}")
 
     def _check_model(self, model: Any, out: Path) -> None:
         from ..models import BodyLifter

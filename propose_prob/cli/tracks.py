@@ -13,7 +13,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Track", "check_intrinsics", "check_output_name", "read_track"]
+__all__ = ["Track", "check_intrinsics", "check_output_name", "frames_word", "read_track"]
 
 #: Frame numbers may be this many times as many as frames, before that looks like a mistake.
 _SPARSE = 20
@@ -136,6 +136,11 @@ def check_output_name(
     check_output(out)
     if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
         raise InputError(f"{out}: the output would replace an input")
+
+
+def frames_word(count: int) -> str:
+    """`"frame"` or `"frames"`."""
+    return "frame" if count == 1 else "frames"
 
 
 def _number(name: int | str, path: Path) -> int:

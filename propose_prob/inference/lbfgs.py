@@ -235,11 +235,10 @@ class _Search:
 def _factor(matrix: Tensor) -> Tensor:
     """Cholesky factors of Gauss-Newton matrices; the identity's where there is none."""
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    floor = 10 * torch.finfo(matrix.dtype).eps * diagonal.amax(-1, keepdim=True)
-    factor, info = torch.linalg.cholesky_ex(
-        matrix
-        + floor[..., None] * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    )
-    bad = (info != 0) | ~factor.isfinite().all(-1).all(-1)
+    # Directions that nothing depends on, such as the turn of all cameras together, stay still.
+    share = max(10 * torch.finfo(matrix.dtype).eps, 1e-9)
+    floor = share * diagonal.amax(-1, keepdim=True).expand_as(diagonal)
+    factor, info = torch.linalg.cholesky_ex(matrix + floor.diag_embed())
+    good = (info == 0) & factor.isfinite().flatten(1).all(-1)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return torch.where(bad[:, None, None], eye, factor)
+    return torch.where(good[:, None, None], factor, eye)

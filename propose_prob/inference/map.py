@@ -22,6 +22,8 @@ Solver = Literal["auto", "lm", "lbfgs", "adam"]
 
 #: Steps after which a problem that is not solved bends so much that other valleys are looked for.
 _EASY = 15
+#: Most steps of a run that is not the last.
+_SHORT = 100
 
 
 @dataclass(frozen=True)
@@ -224,20 +226,26 @@ def _solve(
     single = {"lm": levenberg_marquardt, "lbfgs": lbfgs, "adam": adam}
     if solver in single:
         return single[solver](problems, u, index, **settings)
-    found = lbfgs(problems, u, index, curved=True, **settings)
-    # Big early steps can end in another, worse, valley than small ones do.
+    short = settings | {"max_steps": min(max_steps, _SHORT)}
+    found = lbfgs(problems, u, index, curved=True, **short)
     hard = (~found.converged | (found.steps > _EASY)).nonzero()[:, 0]
-    if len(hard):
-        quiet = settings | {"report": lambda n: None}
-        coarse = quiet | {"tolerance": 100 * tolerance}  # Tells valleys apart.
-        other = lbfgs(problems, u[hard], index[hard], **coarse)
-        lower = other.objective < found.objective[hard]
-        better = hard[lower]
-        if len(better):
-            polished = lbfgs(problems, other.u[lower], index[better], curved=True, **quiet)
-            polished.steps += other.steps[lower]
+    if not len(hard):
+        return found
+    quiet = short | {"report": lambda n: None}
+    # Big early steps can end in another, worse, valley than small ones do. A coarse answer tells
+    # valleys apart; where even that takes long, steps are small because valleys are narrow.
+    other = lbfgs(problems, u[hard], index[hard], **(quiet | {"tolerance": 100 * tolerance}))
+    lower = other.objective < found.objective[hard]
+    for name, value in vars(other).items():
+        getattr(found, name)[hard[lower]] = value[lower]
+    found.converged[hard[lower]] = False
+    for options in ({"curved": True}, {"max_steps": max_steps}):
+        left = (~found.converged).nonzero()[:, 0]
+        if len(left):
+            polished = lbfgs(problems, found.u[left], index[left], **(quiet | options))
+            polished.steps += found.steps[left]
             for name, value in vars(polished).items():
-                getattr(found, name)[better] = value
+                getattr(found, name)[left] = value
     return found
 
 

@@ -229,6 +229,10 @@ def fuse_views(
         pose = torch.cat([first, sixd_from_matrix(body)], 1)
     else:
         pose, rotation = values["pose"], values["rotation"]
+        if cameras is None:
+            # All views may turn together: that is taken out.
+            first = rotation[torch.arange(batch), seen.to(torch.uint8).argmax(-1)]
+            pose, rotation = turn_pose(pose, first), rotation @ first.mT[:, None]
         in_views = turn_pose(pose[:, None], rotation)
     parts = [pose, in_views, rotation, values.get("translation"), found.log_density]
     parts = [x[0] if single and x is not None else x for x in (*parts, found.converged)]
@@ -277,6 +281,8 @@ def _groups(laws: Any) -> tuple[tuple[Group, ...], bool]:
         raise InputError(
             f"expected laws over joints (J, 3) or rotations (K, 6), got event shape {event}"
         )
+    if any(getattr(law, "log_prob_kind", "") == "none" for law in listed):
+        raise InputError("expected laws with a density; fuse laws of rotations, not of their joints")
     if len(shape) not in (axes, axes + 1) or 0 in shape:
         wanted = "() or (B,) for each view" if many else "(V,) or (B, V)"
         raise InputError(f"expected batch shape {wanted}, got {shape}")

@@ -54,7 +54,7 @@ def test_frames_of_any_view_are_in_the_output(run, views, tiny_model):
     np.testing.assert_allclose(stored["point_estimate"][1], alone, atol=5e-3)
 
 
-def test_wrong_input_gets_one_line(run, views, folder, tiny_model):
+def test_wrong_input_gets_one_line(run, views, folder, tiny_model, body_model):
     good = json.loads((folder / "cameras.json").read_text())
     for name, change in (
         ("one", good[:1]),
@@ -84,3 +84,5 @@ def test_wrong_input_gets_one_line(run, views, folder, tiny_model):
         assert err.startswith("propose-prob: error: ") and err.count("\n") == 1, err
         assert words in err, err
         assert {path.name for path in folder.iterdir()} == before
+    code, out, err = run("fuse", *views, "--model", body_model)
+    assert code == 2 and not out and "expected a model of joints" in err
