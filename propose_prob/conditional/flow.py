@@ -44,6 +44,11 @@ class ConditionalCoupling(LazyTransform):
 
     Raises:
         ValueError: If `features < 2` or `kind` is unknown.
+
+    Example:
+        >>> transform = ConditionalCoupling(6, 16, kind="additive", width=32)(torch.randn(5, 16))
+        >>> transform(torch.randn(5, 6)).shape
+        torch.Size([5, 6])
     """
 
     def __init__(
@@ -103,6 +108,11 @@ class ActNorm(LazyTransform):
 
     Args:
         features: `d`.
+
+    Example:
+        >>> norm = ActNorm(2)
+        >>> norm(None)(torch.ones(2)).tolist(), bool(norm.fitted)
+        ([1.0, 1.0], False)
     """
 
     fitted: Tensor
@@ -138,6 +148,10 @@ class ConditionalLU(LazyTransform):
 
     Args:
         features: `d`.
+
+    Example:
+        >>> ConditionalLU(3)()(torch.arange(3.0)).tolist()
+        [0.0, 1.0, 2.0]
     """
 
     def __init__(self, features: int) -> None:
@@ -160,6 +174,10 @@ class FixedPermutation(LazyTransform):
     Args:
         features: `d`.
         seed: Of the draw; the global random state is left alone.
+
+    Example:
+        >>> sorted(FixedPermutation(4, seed=0)()(torch.arange(4.0)).tolist())
+        [0.0, 1.0, 2.0, 3.0]
     """
 
     order: Tensor
@@ -177,7 +195,12 @@ class FixedPermutation(LazyTransform):
 
 
 class NoTransform(LazyTransform):
-    """The identity for every context: a flow law that is its base."""
+    """The identity for every context: a flow law that is its base.
+
+    Example:
+        >>> NoTransform()(torch.randn(5, 16))(torch.ones(2)).tolist()
+        [1.0, 1.0]
+    """
 
     def forward(self, c: Tensor | None = None) -> Identity:
         """The transform; the context is ignored."""
@@ -191,6 +214,12 @@ class Standardiser(LazyTransform):
 
     Args:
         features: `d`.
+
+    Example:
+        >>> standardiser = Standardiser(1)
+        >>> standardiser.fit(torch.tensor([[1.0], [3.0]]))
+        >>> standardiser()(torch.zeros(1)).tolist()
+        [2.0]
     """
 
     shift: Tensor
@@ -216,6 +245,12 @@ class ComposedTransform(LazyTransform):
 
     Args:
         transforms: Any lazy transforms of vectors, zuko's included.
+
+    Example:
+        >>> coupling = ConditionalCoupling(6, 16, kind="additive")
+        >>> transform = ComposedTransform([coupling, ConditionalLU(6)])
+        >>> transform(torch.randn(5, 16)).constant_ladj
+        True
     """
 
     def __init__(self, transforms: Sequence[LazyTransform]) -> None:
@@ -240,6 +275,10 @@ class InverseTransform(LazyTransform):
 
     Args:
         transform: Gives `VectorTransform`s.
+
+    Example:
+        >>> InverseTransform(ConditionalLU(3))()(torch.arange(3.0)).tolist()
+        [0.0, 1.0, 2.0]
     """
 
     def __init__(self, transform: LazyTransform) -> None:
@@ -273,6 +312,10 @@ def coupling_stack(
         blocks: Residual blocks of each network.
         clamp: Bound of affine log-scales.
         seed: Of the permutations.
+
+    Example:
+        >>> coupling_stack(6, 16, couplings=2, width=8)(torch.randn(5, 16))(torch.zeros(5, 6)).shape
+        torch.Size([5, 6])
     """
     layers: list[LazyTransform] = []
     for i in range(couplings):
@@ -312,6 +355,10 @@ def glow_stack(
         couplings: Number of blocks.
         width: Hidden size of each network.
         blocks: Residual blocks of each network.
+
+    Example:
+        >>> glow_stack(6, 16, couplings=2, width=8)(torch.randn(5, 16)).constant_ladj
+        True
     """
     layers: list[LazyTransform] = []
     for i in range(couplings):

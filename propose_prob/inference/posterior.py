@@ -48,6 +48,16 @@ class Posterior:
         predictive: An observation for each draw, `(S, B, *event)` by observed site that can be
             sampled; they share the draws' weights.
         observed: What was observed, `(B, *event)` by site.
+
+    Example:
+        >>> import pyro
+        >>> from pyro.distributions import Normal
+        >>> def model(observed):
+        ...     x = pyro.sample("x", Normal(torch.zeros(1), 1.0))
+        ...     pyro.sample("seen", Normal(x, 1.0), obs=observed)
+        >>> result = posterior(model, torch.tensor([2.0]), num_samples=500)
+        >>> bool((result.laws["x"].mean - 1).abs() < 0.3)
+        True
     """
 
     laws: dict[str, EmpiricalDistribution]

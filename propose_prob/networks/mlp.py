@@ -24,6 +24,10 @@ class ResidualMLP(nn.Module):
         blocks: Number of residual blocks of two layers.
         dropout: Dropout probability inside each block.
         skip: How many of the first inputs also reach the output through a linear map.
+
+    Example:
+        >>> ResidualMLP(34, 48, width=64)(torch.randn(5, 34)).shape
+        torch.Size([5, 48])
     """
 
     def __init__(
@@ -67,6 +71,11 @@ class ConditionalMLP(nn.Module):
 
     Raises:
         ValueError: If the activation is unknown.
+
+    Example:
+        >>> network = ConditionalMLP(6, 16, 4, width=32)
+        >>> network.bind(torch.randn(5, 16))(torch.randn(200, 5, 6)).shape
+        torch.Size([200, 5, 4])
     """
 
     def __init__(
@@ -127,7 +136,14 @@ class _Block(nn.Module):
 
 
 def zero_output(network: ResidualMLP | ConditionalMLP) -> None:
-    """Makes the network's output zero at initialisation, so that a coupling starts as identity."""
+    """Makes the network's output zero at initialisation, so that a coupling starts as identity.
+
+    Example:
+        >>> network = ResidualMLP(6, 2, width=8)
+        >>> zero_output(network)
+        >>> network(torch.randn(6)).tolist()
+        [0.0, 0.0]
+    """
     with torch.no_grad():
         network.output.weight.zero_()
         network.output.bias.zero_()

@@ -78,6 +78,11 @@ class ResNet(nn.Module):
 
     Raises:
         ValueError: If the block is unknown, there are not four stages, or the width is below 1.
+
+    Example:
+        >>> from propose_prob.networks import resnet18
+        >>> resnet18().eval()(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 512])
     """
 
     def __init__(

@@ -45,6 +45,10 @@ class Skipped(NamedTuple):
         frame: Name of the frame.
         person: Label of the person.
         reason: Why, in a few words.
+
+    Example:
+        >>> Skipped("00012", 1, "2 joints seen").reason
+        '2 joints seen'
     """
 
     frame: int | str

@@ -14,6 +14,10 @@ class Permutation(VectorTransform):
     Args:
         order: Permutation `(d,)`: element `i` of the event is element `order[i]` of the latent.
         inverse_order: Its inverse; computed when left out.
+
+    Example:
+        >>> Permutation(torch.tensor([2, 0, 1]))(torch.tensor([10.0, 20.0, 30.0])).tolist()
+        [30.0, 10.0, 20.0]
     """
 
     constant_ladj = True
@@ -40,6 +44,10 @@ class DiagonalAffine(VectorTransform):
     Args:
         shift: `(d,)`.
         log_scale: `(d,)`.
+
+    Example:
+        >>> DiagonalAffine(torch.ones(2), torch.zeros(2))(torch.zeros(2)).tolist()
+        [1.0, 1.0]
     """
 
     constant_ladj = True
@@ -69,6 +77,12 @@ class LULinear(VectorTransform):
         lower: Unit lower triangular `(d, d)`.
         upper: Upper triangular `(d, d)` with a positive diagonal.
         shift: `(d,)`.
+
+    Example:
+        >>> lower = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+        >>> transform = LULinear(lower, torch.diag(torch.tensor([2.0, 1.0])), torch.zeros(2))
+        >>> transform(torch.ones(2)).tolist()
+        [2.0, 3.0]
     """
 
     constant_ladj = True
@@ -107,6 +121,13 @@ class DenseAffine(VectorTransform):
         inverse_matrix: Transpose of the inverse of `W`, `(d, d)`.
         inverse_shift: Shift of the inverse map, `(d,)`.
         ladj: `log|det W|`, `()`.
+
+    Example:
+        >>> half, two = 0.5 * torch.eye(2), 2 * torch.eye(2)
+        >>> zero = torch.zeros(2)
+        >>> transform = DenseAffine(two, zero, half, zero, torch.tensor(4.0).log())
+        >>> transform(torch.ones(2)).tolist(), transform.inv(torch.ones(2)).tolist()
+        ([2.0, 2.0], [0.5, 0.5])
     """
 
     constant_ladj = True

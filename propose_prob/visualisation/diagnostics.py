@@ -95,6 +95,10 @@ def draw_best_of(ax: Axes, curves: Mapping[str, Mapping[int, float]]) -> None:
 
     Raises:
         ValueError: If there is no curve.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> draw_best_of(Figure().subplots(), {"mine": {1: 50.0, 10: 35.0, 200: 25.0}})
     """
     if not curves:
         raise ValueError("expected at least one curve, got none")
@@ -185,6 +189,12 @@ def draw_ellipsoids(
 
     Raises:
         ValueError: If the view is unknown, a shape is wrong or there are fewer than two samples.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.pose import H36M_17
+        >>> samples = np.random.default_rng(0).normal(size=(50, 17, 3))
+        >>> draw_ellipsoids(Figure().subplots(), samples, H36M_17, view="side")
     """
     from matplotlib.patches import Ellipse
 

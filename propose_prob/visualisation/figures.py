@@ -93,6 +93,12 @@ def draw_keypoints(
         skeleton: The joint set.
         visible: Which joints to draw, `(J,)` booleans.
         width: Line width in points.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.pose import H36M_17
+        >>> joints = np.random.default_rng(0).normal(size=(17, 2))
+        >>> draw_keypoints(Figure().subplots(), joints, H36M_17, visible=np.ones(17, bool))
     """
     import matplotlib.patheffects as effects
 
@@ -144,6 +150,12 @@ def draw_poses(
 
     Raises:
         ValueError: If the view is unknown or a shape is wrong.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.pose import H36M_17
+        >>> poses = np.random.default_rng(0).normal(size=(50, 17, 3))
+        >>> draw_poses(Figure().subplots(), poses, H36M_17, view="camera", point=poses.mean(0))
     """
     import matplotlib.patheffects as effects
     from matplotlib.collections import LineCollection
@@ -208,6 +220,11 @@ def draw_spread(
         skeleton: The joint set; its root is left out.
         visible: Which joints were seen in 2D, `(J,)` booleans.
         radius: Radius that holds 90 % of the draws `(J,)`, metres; drawn as a tick.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.pose import H36M_17
+        >>> draw_spread(Figure().subplots(), np.full(17, 0.05), H36M_17, visible=np.ones(17, bool))
     """
     order = [j for j in _head_to_feet(skeleton) if j != skeleton.root]
     values = 1000 * spread[order]
