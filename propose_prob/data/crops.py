@@ -40,6 +40,11 @@ class Crops:
         images: `(B, 3, S, S)`, RGB in 0..1.
         middle: Middle of each crop in the image `(B, 2)`, pixels.
         side: Side of each crop in the image `(B,)`, pixels.
+
+    Example:
+        >>> crops = crop_boxes(torch.rand(3, 80, 60), torch.tensor([[10.0, 10, 50, 70]]), size=32)
+        >>> crops.images.shape, crops.middle.tolist()
+        (torch.Size([1, 3, 32, 32]), [[30.0, 40.0]])
     """
 
     images: Tensor
@@ -154,6 +159,11 @@ def crop_keypoints(
 
     Raises:
         InputError: As `crop_boxes`, or if fewer than two joints of a person are seen.
+
+    Example:
+        >>> p2d = torch.tensor([[[10.0, 10.0], [50.0, 70.0]]])
+        >>> crop_keypoints(torch.rand(3, 80, 60), p2d, size=32).images.shape
+        torch.Size([1, 3, 32, 32])
     """
     if p2d.ndim != 3 or p2d.shape[-1] != 2:
         raise InputError(f"expected keypoints of shape (B, J, 2), got {tuple(p2d.shape)}")

@@ -23,6 +23,10 @@ def bone_lengths(poses: Tensor, bones: Sequence[Bone]) -> Tensor:
 
     Returns:
         Lengths ``(..., len(bones))``, same unit.
+
+    Example:
+        >>> bone_lengths(torch.tensor([[0.0, 0, 0], [0.0, 0.5, 0]]), [(1, 0)]).tolist()
+        [0.5]
     """
     child, parent = [b[0] for b in bones], [b[1] for b in bones]
     return torch.linalg.vector_norm(poses[..., child, :] - poses[..., parent, :], dim=-1)
@@ -53,6 +57,11 @@ def bone_symmetry(poses: Tensor, pairs: Sequence[tuple[Bone, Bone]]) -> Tensor:
 
     Returns:
         Mean absolute difference ``(...)``, same unit; NaN without pairs.
+
+    Example:
+        >>> pose = torch.tensor([[0.0, 0, 0], [-0.5, 0, 0], [0.25, 0, 0]])
+        >>> bone_symmetry(pose, [((1, 0), (2, 0))]).item()
+        0.25
     """
     one = bone_lengths(poses, [pair[0] for pair in pairs])
     other = bone_lengths(poses, [pair[1] for pair in pairs])
@@ -72,5 +81,10 @@ def bone_variation(samples: Tensor, bones: Sequence[Bone]) -> Tensor:
     Returns:
         Standard deviation of each bone's length over samples, mean over bones, ``(...)``, same
         unit (divide by S).
+
+    Example:
+        >>> samples = torch.tensor([[[0.0, 0, 0], [1.0, 0, 0]], [[0.0, 0, 0], [3.0, 0, 0]]])
+        >>> bone_variation(samples, [(1, 0)])
+        tensor(1.)
     """
     return bone_lengths(samples, bones).var(0, unbiased=False).sqrt().mean(-1)

@@ -39,6 +39,13 @@ class Calibration:
             Negative: it is too narrow (overconfident). The same perfect law scores -0.038, -0.014
             and -0.004: compare numbers of the same S only.
         counts: Items behind each joint's frequencies, ``(J,)``.
+
+    Example:
+        >>> curve = CalibrationCurve(17)
+        >>> curve.update(torch.randn(200, 500, 17, 3), torch.randn(500, 17, 3))
+        >>> result = curve.compute()
+        >>> result.curve.shape, result.error < 0.03
+        (torch.Size([21]), True)
     """
 
     frequencies: Tensor
@@ -200,6 +207,11 @@ def calibration_hits(samples: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: If shapes disagree.
+
+    Example:
+        >>> hits = calibration_hits(torch.randn(100, 4, 17, 3), torch.randn(4, 17, 3))
+        >>> hits.shape, bool(hits[-1].sum() >= hits[0].sum())
+        (torch.Size([21, 4, 17]), True)
     """
     check_samples(samples, target)
     num_samples = samples.shape[0]

@@ -37,6 +37,10 @@ def rank_among(samples: Tensor, target: Tensor, generator: torch.Generator | Non
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    Example:
+        >>> rank_among(torch.tensor([0.0, 1.0, 2.0]), torch.tensor(1.5)).item()
+        2
     """
     if samples.ndim < 1 or samples.shape[1:] != target.shape:
         raise ValueError(

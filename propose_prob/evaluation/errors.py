@@ -47,6 +47,10 @@ def joint_errors(pred: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: If an argument is not ``(..., J, 3)`` or the joint counts differ.
+
+    Example:
+        >>> joint_errors(torch.tensor([[3.0, 4.0, 0.0]]), torch.zeros(1, 3)).tolist()
+        [5.0]
     """
     _check_poses(pred, target)
     return torch.linalg.vector_norm(pred - target, dim=-1)
@@ -88,6 +92,11 @@ def pa_mpjpe(
 
     Returns:
         One error per pose, ``(...)``, in the same unit; NaN where no joint counts.
+
+    Example:
+        >>> pose = torch.randn(5, 17, 3)
+        >>> bool((pa_mpjpe(2 * pose + 1, pose) < 1e-5).all())
+        True
     """
     _check_poses(pred, target)
     pred, target = torch.broadcast_tensors(pred, target)
@@ -126,6 +135,11 @@ def n_mpjpe(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tens
 
     Returns:
         One error per pose, ``(...)``, in the unit of ``target``; NaN where no joint counts.
+
+    Example:
+        >>> pose = torch.randn(5, 17, 3)
+        >>> bool((n_mpjpe(2 * pose, pose) < 1e-5).all())
+        True
     """
     _check_poses(pred, target)
     product, square = pred * target, pred.square().expand_as(pred * target)
@@ -150,6 +164,10 @@ def pve(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
 
     Returns:
         One error per mesh, ``(...)``, in the same unit; NaN where no vertex counts.
+
+    Example:
+        >>> pve(torch.ones(100, 3), torch.zeros(100, 3)).item()
+        1.732...
     """
     return mpjpe(pred, target, mask=mask)
 
@@ -170,6 +188,11 @@ def pck(pred: Tensor, target: Tensor, *, threshold: float, mask: Tensor | None =
 
     Raises:
         ValueError: If ``threshold`` is negative or not a number, or shapes disagree.
+
+    Example:
+        >>> pred = torch.tensor([[0.1, 0.0, 0.0], [0.2, 0.0, 0.0]])
+        >>> pck(pred, torch.zeros(2, 3), threshold=0.15).item()
+        0.5
     """
     return auc(pred, target, thresholds=(threshold,), mask=mask)
 
@@ -231,6 +254,10 @@ def cps(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
 
     Returns:
         One score per pose in 0 ... 299, ``(...)``; NaN where no joint counts.
+
+    Example:
+        >>> cps(torch.zeros(2, 17, 3), torch.zeros(17, 3)).tolist()
+        [299.0, 299.0]
     """
     errors = joint_errors(pred, target)
     if mask is not None:

@@ -55,6 +55,10 @@ def coordinate_median(samples: Tensor) -> Tensor:
 
     Returns:
         Poses ``(..., J, 3)``, same unit.
+
+    Example:
+        >>> coordinate_median(torch.tensor([[[0.0, 0, 0]], [[1.0, 2, 3]], [[9.0, 9, 9]]])).tolist()
+        [[1.0, 2.0, 3.0]]
     """
     _check(samples)
     ordered = samples.sort(dim=0).values

@@ -21,6 +21,10 @@ class Metric:
         signed: Whether a plus sign is printed.
         percent: Whether a share is printed in percent.
         listed: Whether the report lists it below the table of errors.
+
+    Example:
+        >>> Metric("PA-MPJPE (mm)").digits
+        1
     """
 
     label: str

@@ -30,6 +30,11 @@ def mpjve(pred: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: If shapes disagree or there are fewer than two frames.
+
+    Example:
+        >>> moving = torch.tensor([[[0.0, 0, 0]], [[1.0, 0, 0]], [[2.0, 0, 0]]])
+        >>> mpjve(torch.zeros(3, 1, 3), moving).tolist()
+        [1.0, 1.0]
     """
     return _difference_error(pred, target, 1)
 
@@ -48,6 +53,11 @@ def acceleration_error(pred: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: If shapes disagree or there are fewer than three frames.
+
+    Example:
+        >>> even = torch.tensor([[[0.0, 0, 0]], [[1.0, 0, 0]], [[2.0, 0, 0]]])
+        >>> acceleration_error(torch.zeros(3, 1, 3), even).tolist()
+        [0.0]
     """
     return _difference_error(pred, target, 2)
 

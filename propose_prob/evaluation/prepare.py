@@ -27,6 +27,10 @@ class Condition:
         hidden: Random joints hidden in each pose.
         seed: Chooses these joints, from sequence and frame: batches and strides do not matter.
         min_joints: Items of which fewer joints were seen are left out.
+
+    Example:
+        >>> Condition(intrinsics="known", hidden=4).min_joints
+        2
     """
 
     intrinsics: Literal["known", "unknown"] = "unknown"

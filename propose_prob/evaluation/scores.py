@@ -25,6 +25,11 @@ class EnergyScores(NamedTuple):
     Attributes:
         joints: Score of each joint's 3D law, ``(B, J)``.
         pose: Score of the law of the whole pose vector, ``(B,)``.
+
+    Example:
+        >>> scores = energy_scores(torch.randn(50, 4, 17, 3), torch.randn(4, 17, 3))
+        >>> scores.joints.shape, scores.pose.shape
+        (torch.Size([4, 17]), torch.Size([4]))
     """
 
     joints: Tensor
@@ -157,6 +162,10 @@ def joint_spread(samples: Tensor) -> Tensor:
 
     Raises:
         ValueError: If ``samples`` is not ``(S, ..., J, 3)``.
+
+    Example:
+        >>> joint_spread(torch.tensor([[[0.0, 0, 0]], [[2.0, 0, 0]]])).tolist()
+        [1.0]
     """
     if samples.ndim < 3 or samples.shape[-1] != 3:
         raise ValueError(f"expected samples of shape (S, ..., J, 3), got {tuple(samples.shape)}")

@@ -38,6 +38,15 @@ class MapResult:
         steps: Steps taken, `(B,)`, of the best start.
         converged: Whether the best start ended at a stationary point, `(B,)`.
         solver: What solved it.
+
+    Example:
+        >>> import pyro
+        >>> from pyro.distributions import Normal
+        >>> def model():
+        ...     return pyro.sample("x", Normal(torch.tensor([3.0]), 1.0))
+        >>> result = map_estimate(model)
+        >>> result.values["x"].tolist(), result.converged.tolist()
+        ([3.0], [True])
     """
 
     values: dict[str, Tensor]

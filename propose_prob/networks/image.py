@@ -27,6 +27,11 @@ class ImageReading(NamedTuple):
         places: Where the joints are seen `(B, joints, 2)`, -1 and 1 at the image's borders, x right
             and y down; None of an encoder that looks for no joints.
         maps: Logarithm of each joint's map `(B, joints, H', W')`, whose sum is 1; or None.
+
+    Example:
+        >>> reading = ImageReading(torch.randn(2, 256), None, None)
+        >>> reading.context.shape
+        torch.Size([2, 256])
     """
 
     context: Tensor

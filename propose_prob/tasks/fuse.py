@@ -43,6 +43,10 @@ class Cameras:
         focal: Focal length in the unit of the keypoints, a number, `(..., V)`, or `(..., V, 2)` for
             both axes; needed for keypoints.
         center: Principal point, `(..., V, 2)` or `(2,)`.
+
+    Example:
+        >>> Cameras(torch.eye(3).expand(4, 3, 3)).rotation.shape
+        torch.Size([4, 3, 3])
     """
 
     rotation: Tensor
@@ -282,7 +286,9 @@ def _groups(laws: Any) -> tuple[tuple[Group, ...], bool]:
             f"expected laws over joints (J, 3) or rotations (K, 6), got event shape {event}"
         )
     if any(getattr(law, "log_prob_kind", "") == "none" for law in listed):
-        raise InputError("expected laws with a density; fuse laws of rotations, not of their joints")
+        raise InputError(
+            "expected laws with a density; fuse laws of rotations, not of their joints"
+        )
     if len(shape) not in (axes, axes + 1) or 0 in shape:
         wanted = "() or (B,) for each view" if many else "(V,) or (B, V)"
         raise InputError(f"expected batch shape {wanted}, got {shape}")

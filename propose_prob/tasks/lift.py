@@ -24,7 +24,14 @@ _FLAT = 1e-5
 
 
 class PoseModel(Protocol):
-    """What `lift` needs of a model: `ProPose.conditional` has this form."""
+    """What `lift` needs of a model: `ProPose.conditional` has this form.
+
+    Example:
+        >>> import propose_prob
+        >>> model: PoseModel = propose_prob.load("propose-cmu17")
+        >>> model.conditional(torch.randn(17, 2)).event_shape
+        torch.Size([17, 3])
+    """
 
     def conditional(
         self,
