@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,11 +70,13 @@ def main() -> None:
     """Measures what is missing and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stride", type=int, default=40, help="one frame in so many, four views")
+    parser.add_argument("--stride", type=int, default=48, help="one frame in so many, four views")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--laws", nargs="+", default=list(LAWS), help="names, or NAME=FILE")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
+    parser.add_argument("--hidden", nargs="+", type=int, default=HIDDEN)
+    parser.add_argument("--intrinsics", choices=("known", "unknown"), default="known")
     parser.add_argument("--only-tables", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -88,20 +90,24 @@ def main() -> None:
         model = None
         for split in arguments.splits:
             for kind in KINDS:
-                for hidden in HIDDEN:
-                    path = folder / f"{law}-{split}-{kind}-{hidden}.json"
+                for hidden in arguments.hidden:
+                    blind = "" if arguments.intrinsics == "known" else "-unknown"
+                    path = folder / f"{law}-{split}-{kind}-{hidden}{blind}.json"
                     cell = json.loads(path.read_text()) if path.exists() else None
                     if cell is None or cell["key"] != key:
                         if arguments.only_tables:
                             continue
                         model = model or _load(file)
-                        cell = {"key": key, **measure(model, split, kind, hidden, **settings)}
+                        found = measure(
+                            model, split, kind, hidden, intrinsics=arguments.intrinsics, **settings
+                        )
+                        cell = {"key": key, **found}
                         with atomic_path(path) as temporary:
                             temporary.write_text(json.dumps(cell))
                         print(law, split, kind, hidden, _line(cell), flush=True)
                     cells[law, split, kind, hidden] = cell
     results = {place: summary(cell) for place, cell in cells.items()}
-    text = tables(cells, results, settings)
+    text = tables(cells, results, {**settings, "intrinsics": arguments.intrinsics})
     stored = [
         {**dict(zip(("law", "split", "2d", "hidden"), place, strict=True)), **result}
         for place, result in results.items()
@@ -130,11 +136,19 @@ def _load(file: str) -> Any:
 
 @torch.no_grad()
 def measure(
-    model: Any, split: str, kind: str, hidden: int, *, stride: int, samples: int, seed: int
+    model: Any,
+    split: str,
+    kind: str,
+    hidden: int,
+    *,
+    stride: int,
+    samples: int,
+    seed: int,
+    intrinsics: Literal["known", "unknown"] = "known",
 ) -> dict[str, Any]:
     """One cell: sums over the frames of each clip, so that errors of means can be told later."""
     data, source = load_cmu17(split), CMU17Set(load_cmu17(split), kind, stride)
-    condition = Condition("known", hidden, seed)
+    condition = Condition(intrinsics, hidden, seed)
     torch.manual_seed(seed)
     clips: dict[str, dict[str, Any]] = {}
     density, drawn, spent = "none", 0, 0.0
@@ -161,7 +175,7 @@ def measure(
                 item.p2d[few],
                 item.confidence[few],
                 focal=None if item.told_focal is None else item.told_focal[few],
-                center=item.told_center[few],
+                center=item.told_center[few] if torch.is_tensor(item.told_center) else (0.0, 0.0),
             )
             scored[few] = nll_per_coordinate(part.log_prob(item.target[few]), 17)
         for row, label in enumerate(item.sequence):
@@ -270,7 +284,7 @@ def tables(
     for split in SPLITS:
         lines = _header(settings["samples"])
         for kind in KINDS:
-            for hidden in HIDDEN:
+            for hidden in sorted({place[3] for place in results}):
                 rows = [law for law in laws if (law, split, kind, hidden) in results]
                 if not rows:
                     continue
@@ -296,8 +310,9 @@ def tables(
         lines.append(f"| {LAWS.get(law, law)} | {counts} | {speeds[len(speeds) // 2]:,.0f} |")
     head = (
         f"One frame in {settings['stride']}, four views, S = {settings['samples']} samples of the "
-        f"law, seed {settings['seed']}, intrinsics known. Standard errors (±) by clip. Bold: best, "
-        "or within two standard errors of the best by the paired difference. NLL: one pose in "
+        f"law, seed {settings['seed']}, intrinsics {settings['intrinsics']}. Standard errors (±) "
+        "by clip. Bold: best, or within two standard errors of the best by the paired difference. "
+        "NLL: one pose in "
         f"{_DENSITY}; an estimated bound is no smaller than the law's own NLL, in expectation."
     )
     count = "How often each law is best, or within noise of the best, and median speed of one core:"

@@ -8,10 +8,19 @@ from .likelihoods import JointLikelihood, Kernel, KeypointLikelihood, PointLikel
 from .mixture import PoseMixtureDistribution
 from .pushforward import PushforwardDistribution
 from .recalibrated import RecalibratedDistribution
-from .recalibration import Reading, Recalibration, default_recalibration, joint_groups
+from .recalibrated_base import BaseRecalibration
+from .recalibration import (
+    Reading,
+    Recalibration,
+    default_recalibration,
+    joint_groups,
+    place_pose,
+)
 from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
+from .silhouette import SilhouetteLikelihood, silhouette_pixels
 
 __all__ = [
+    "BaseRecalibration",
     "DecodedPoseDistribution",
     "DiffusionPoseDistribution",
     "EmpiricalDistribution",
@@ -27,10 +36,13 @@ __all__ = [
     "Reading",
     "RecalibratedDistribution",
     "Recalibration",
+    "SilhouetteLikelihood",
     "VectorToJoints",
     "VectorToRotations",
     "default_recalibration",
     "diagonal_normal",
     "joint_groups",
     "noise_levels",
+    "place_pose",
+    "silhouette_pixels",
 ]

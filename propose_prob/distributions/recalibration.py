@@ -16,7 +16,7 @@ from ..pose.skeleton import H36M_17, Skeleton
 from .latent import DecodedPoseDistribution
 from .recalibrated import RecalibratedDistribution
 
-__all__ = ["Reading", "Recalibration", "default_recalibration", "joint_groups"]
+__all__ = ["Reading", "Recalibration", "default_recalibration", "joint_groups", "place_pose"]
 
 #: Log temperatures stay within this, whatever the evidence looks like.
 _LIMIT = math.log(3)
@@ -184,8 +184,8 @@ class Recalibration(nn.Module):
         """What is told from the evidence about each joint, without gradient; see `forward`."""
         visible = visible_joints(p2d, confidence)
         point = _point_of(law)
-        residual, ray = _placed(point, p2d, visible, focal, center)
-        noise = (residual.clamp(*_RESIDUAL).log() - _LOG_RESIDUAL)[..., None]
+        noise, ray = place_pose(point, p2d, visible, focal, center)
+        noise = noise[..., None]
         strange = self.strangeness(point)[..., None]
         hidden = (~visible).to(p2d.dtype)
         known = torch.full_like(noise, float(focal is not None))
@@ -300,7 +300,7 @@ def _to_nearest(logs: Tensor, builds: Tensor) -> Tensor:
     return gap.sqrt().amin(-1)
 
 
-def _placed(
+def place_pose(
     point: Tensor,
     p2d: Tensor,
     visible: Tensor,
@@ -309,9 +309,16 @@ def _placed(
 ) -> tuple[Tensor, Tensor]:
     """How well poses explain the 2D, and along which line each joint is seen.
 
+    Args:
+        point: Root-relative poses `(..., J, 3)`, metres, camera axes.
+        p2d: Keypoints `(..., J, 2)`.
+        visible: `(..., J)` booleans.
+        focal: In the unit of `p2d`, where it is known.
+        center: Principal point, likewise.
+
     Returns:
-        Mean reprojection error on visible joints over the person's size in 2D `(...)`, and lines of
-        sight `(..., J, 3)`.
+        Log of the mean reprojection error on visible joints over the person's size in 2D, less
+        that of a typical estimate, `(...)`; and lines of sight `(..., J, 3)`.
     """
     seen = visible[..., None]
     count = visible.sum(-1, keepdim=True).clamp_min(1)[..., None]
@@ -345,4 +352,5 @@ def _placed(
         gap = scale * flatly - image
     error = torch.linalg.vector_norm(torch.where(seen, gap, 0), dim=-1, keepdim=True)
     relative = error.sum(-2, keepdim=True) / count / torch.where(flat, 1, size)
-    return torch.where(flat, _RESIDUAL[1], relative)[..., 0, 0], ray
+    residual = torch.where(flat, _RESIDUAL[1], relative)[..., 0, 0].clamp(*_RESIDUAL)
+    return residual.log() - _LOG_RESIDUAL, ray

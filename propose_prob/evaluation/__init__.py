@@ -44,6 +44,7 @@ from propose_prob.evaluation.recalibrate import (
     RecalibrationReport,
     recalibrate,
 )
+from propose_prob.evaluation.recalibrate_base import recalibrate_base
 from propose_prob.evaluation.reports import JointTable, Report
 from propose_prob.evaluation.run import comparison, evaluate
 from propose_prob.evaluation.scores import (
@@ -70,6 +71,7 @@ __all__ = [
     "evaluate",
     "prepare",
     "recalibrate",
+    "recalibrate_base",
     "LEVELS",
     "Calibration",
     "CalibrationCurve",

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from propose_prob.distributions import Recalibration
+from propose_prob.distributions import BaseRecalibration, Recalibration
 from propose_prob.errors import InputError
 from propose_prob.evaluation.columns import evaluated_joints
 from propose_prob.evaluation.dataset import EvaluationSet
@@ -68,11 +69,12 @@ def evaluate(
     )
     joints = evaluated_joints(protocol, skeleton)
     evaluator = Evaluator(protocol, skeleton=skeleton)
-    switch = getattr(model, "calibration", None)
-    before = switch.enabled if isinstance(switch, Recalibration) else None
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    switches = [part for part in parts if isinstance(part, (Recalibration, BaseRecalibration))]
+    before = [switch.enabled for switch in switches]
     torch.manual_seed(protocol.seed)
     try:
-        if isinstance(switch, Recalibration):
+        for switch in switches:
             switch.enabled = protocol.calibrated
         count = 0
         for batch in data.batches(batch_size):
@@ -83,8 +85,8 @@ def evaluate(
             if progress is not None:
                 progress(len(batch))
     finally:
-        if isinstance(switch, Recalibration) and before is not None:
-            switch.enabled = before
+        for switch, enabled in zip(switches, before, strict=True):
+            switch.enabled = enabled
     if count == 0:
         raise InputError(f"{data.name} {data.split}: expected at least one valid pose, got none")
     return evaluator.report()

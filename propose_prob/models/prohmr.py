@@ -8,12 +8,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..bodies import SkeletonBody
 from ..conditional import ConditionalFlow
 from ..conditional.flow import glow_stack
-from ..distributions import FlowDistribution, PoseFlowDistribution, VectorToRotations
+from ..distributions import (
+    BaseRecalibration,
+    FlowDistribution,
+    PoseFlowDistribution,
+    VectorToRotations,
+    place_pose,
+)
 from ..errors import InputError
 from ..networks import ImageEncoder, ResidualMLP
+from ..pose.normalise import visible_joints
 from ..pose.rectify import rectify
+from ..pose.rotations import matrix_from_6d
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 from .lifting import LiftingConfig, LiftingFlow, conditional_base
 
@@ -153,6 +162,7 @@ class ProHMR(nn.Module):
             ),
         )
         self.head = ResidualMLP(config.context, config.shape + 3, width=config.context, blocks=1)
+        self.calibration = BaseRecalibration()
 
     @staticmethod
     def lifting(config: LiftingConfig | None = None) -> LiftingFlow:
@@ -178,7 +188,8 @@ class ProHMR(nn.Module):
         Returns:
             A law with batch shape `(...)` and event shape `(K, 6)`: local rotations in SMPL's
             convention, 6D (`pose.rotations.matrix_from_6d`), the first one the orientation in
-            camera axes (x right, y down, z forward). Its density is exact.
+            camera axes (x right, y down, z forward). Its density is exact. Recalibrated, where the
+            model's `calibration` is fitted and `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
@@ -200,12 +211,20 @@ class ProHMR(nn.Module):
         if self.config.encoder != "keypoints":
             raise InputError("this model's encoder does not read keypoints; use .given(input)")
         evidence = keypoint_evidence(
-            p2d, confidence, joints=self.config.keypoints, focal=focal, center=center
+            p2d,
+            confidence,
+            joints=self.config.keypoints,
+            focal=focal,
+            center=center,
+            dtype=next(self.parameters()).dtype,
         )
         context = self.encoder(evidence.features)
         rotation = None if evidence.rotation is None else evidence.rotation.mT
         law = PoseFlowDistribution(self.flow(context), VectorToRotations(rotation))
         shape, weak = self.shape_and_camera(context)
+        if self.calibration.active:
+            features = self._told(law, shape, p2d, confidence, focal, center)
+            law = self.calibration(law, features)
         camera = camera_in_keypoints(weak, evidence)
         translation = None
         if rotation is not None:
@@ -217,6 +236,40 @@ class ProHMR(nn.Module):
             z = translation[..., 2:]
             camera = torch.cat([length / z, middle + length * translation[..., :2] / z], -1)
         return BodyEstimate(law, shape, camera, translation)
+
+    def told(
+        self,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> Tensor:
+        """What a recalibration reads about each input, `(..., F)`; see `conditional`."""
+        enabled, self.calibration.enabled = self.calibration.enabled, False
+        try:
+            found = self.estimate(p2d, confidence, focal=focal, center=center)
+        finally:
+            self.calibration.enabled = enabled
+        return self._told(found.law, found.shape, p2d, confidence, focal, center)
+
+    @torch.no_grad()
+    def _told(
+        self,
+        law: PoseFlowDistribution,
+        shape: Tensor,
+        p2d: Tensor,
+        confidence: Tensor | None,
+        focal: Tensor | float | None,
+        center: Tensor | tuple[float, float],
+    ) -> Tensor:
+        visible = visible_joints(p2d, confidence)
+        # The shape coefficients are of this body.
+        body = SkeletonBody().to(p2d.device, p2d.dtype)
+        theta = matrix_from_6d(law.centre)
+        joints = body.regress(body(theta, shape if shape.shape[-1] == body.num_shape else None))
+        residual, _ = place_pose(joints - joints[..., :1, :], p2d, visible, focal, center)
+        return self.calibration.features(law, visible, focal is not None, residual)
 
     def estimate_images(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..distributions import Recalibration
+from ..distributions import BaseRecalibration, Recalibration
 from ..errors import InputError
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
@@ -289,7 +289,7 @@ def _copy_weights(start: nn.Module, model: nn.Module) -> None:
         if name.endswith("base.temperature"):
             buffer.fill_(1.0)
     for module in model.modules():
-        if isinstance(module, Recalibration):
+        if isinstance(module, (Recalibration, BaseRecalibration)):
             module.reset()
 
 
