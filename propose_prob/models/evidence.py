@@ -45,6 +45,7 @@ def keypoint_evidence(
     confidence: Tensor | None = None,
     *,
     joints: int = 17,
+    dtype: torch.dtype | None = None,
     focal: Tensor | float | None = None,
     center: Tensor | tuple[float, float] = (0.0, 0.0),
 ) -> Evidence:
@@ -55,6 +56,10 @@ def keypoint_evidence(
         >>> keypoint_evidence(p2d, focal=1000.0, center=(500.0, 500.0)).rotation.shape
         torch.Size([3, 3])
     """
+    if dtype is not None and p2d.dtype != dtype:
+        raise InputError(f"expected keypoints of {dtype}, as the weights are, got {p2d.dtype}")
+    if not torch.compiler.is_compiling() and 0 in p2d.shape[:-2]:
+        raise InputError(f"expected at least one person, got keypoints {tuple(p2d.shape)}")
     if p2d.dim() < 2 or p2d.shape[-2:] != (joints, 2):
         raise InputError(f"expected keypoints of shape (..., {joints}, 2), got {tuple(p2d.shape)}")
     rotation = None

@@ -129,7 +129,12 @@ class LiftingFlow(nn.Module):
         """
         law = self.law(
             keypoint_evidence(
-                p2d, confidence, joints=self.config.joints, focal=focal, center=center
+                p2d,
+                confidence,
+                joints=self.config.joints,
+                focal=focal,
+                center=center,
+                dtype=next(self.parameters()).dtype,
             )
         )
         return self.calibration(law, p2d, confidence, focal=focal, center=center)

@@ -204,7 +204,12 @@ class ProPose(nn.Module):
             InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
         """
         evidence = keypoint_evidence(
-            p2d, confidence, joints=self.config.joints, focal=focal, center=center
+            p2d,
+            confidence,
+            joints=self.config.joints,
+            focal=focal,
+            center=center,
+            dtype=next(self.parameters()).dtype,
         )
         law = self.law(evidence)
         return self.calibration(law, p2d, confidence, focal=focal, center=center)

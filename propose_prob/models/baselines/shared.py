@@ -55,7 +55,12 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
         """
         law = self.law(
             keypoint_evidence(
-                p2d, confidence, joints=self.config.joints, focal=focal, center=center
+                p2d,
+                confidence,
+                joints=self.config.joints,
+                focal=focal,
+                center=center,
+                dtype=next(self.parameters()).dtype,
             )
         )
         return self.calibration(law, p2d, confidence, focal=focal, center=center)
