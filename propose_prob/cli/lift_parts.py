@@ -57,6 +57,9 @@ def lift_parts(command: Lift, model: Any, folder: Path) -> None:
             path, empty = (folder / f"part-{number:06d}.{end}" for end in ("nc", "empty"))
             if path.exists() or empty.exists():
                 continue
+            # Of a process that was killed while it wrote this part.
+            for torn in folder.glob(f".{path.name}.*"):
+                torn.unlink()
             torch.manual_seed((command.machine.seed << 32) + number)
             start = number * command.part_frames
 

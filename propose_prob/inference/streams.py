@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -25,6 +26,8 @@ Array = npt.NDArray[Any]
 
 #: Draws of so many people lie together in a NetCDF file.
 _CHUNK = 16
+#: Bytes that stay free on the disk.
+_SPARE = 1 << 24
 
 
 @contextmanager
@@ -74,8 +77,9 @@ def check_output(path: Path) -> None:
 class Writer(ABC):
     """A result file that is being written; see `open_writer`."""
 
-    def __init__(self, joint_names: Sequence[str]) -> None:
+    def __init__(self, joint_names: Sequence[str], folder: Path) -> None:
         self.joint_names = list(joint_names)
+        self._folder = folder
 
     def append(self, arrays: Mapping[str, Array], labels: Mapping[str, Sequence[Any]]) -> None:
         """Add items.
@@ -86,7 +90,12 @@ class Writer(ABC):
 
         Raises:
             ValueError: If a name is unknown or the numbers of items differ.
+            OSError: If the disk is full.
         """
+        # HDF5 fails on a full disk only later, in words of its own, and while it closes the file.
+        needed = 2 * sum(values.nbytes for values in arrays.values()) + _SPARE
+        if shutil.disk_usage(self._folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
         if set(labels) != set(LABELS) or not set(arrays) <= set(VARIABLES):
             raise ValueError(
                 f"expected variables of {', '.join(VARIABLES)} and labels {', '.join(LABELS)}, "
@@ -142,7 +151,7 @@ def open_writer(path: str | Path, *, joint_names: Sequence[str]) -> Iterator[Wri
         import h5netcdf  # type: ignore[import-untyped]
 
         with atomic_path(path) as temporary, h5netcdf.File(temporary, "w") as file:
-            yield _NetCDFWriter(file, joint_names)
+            yield _NetCDFWriter(file, joint_names, path.parent)
     elif path.suffix == ".npz":
         with (
             atomic_path(path) as temporary,
@@ -156,8 +165,8 @@ def open_writer(path: str | Path, *, joint_names: Sequence[str]) -> Iterator[Wri
 
 
 class _NetCDFWriter(Writer):
-    def __init__(self, file: Any, joint_names: Sequence[str]) -> None:
-        super().__init__(joint_names)
+    def __init__(self, file: Any, joint_names: Sequence[str], folder: Path) -> None:
+        super().__init__(joint_names, folder)
         self._file = file
         self._items = 0
 
@@ -227,8 +236,7 @@ class _NetCDFWriter(Writer):
 
 class _NpzWriter(Writer):
     def __init__(self, folder: Path, joint_names: Sequence[str]) -> None:
-        super().__init__(joint_names)
-        self._folder = folder
+        super().__init__(joint_names, folder)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._items = 0
         self._labels: dict[str, list[str]] = {name: [] for name in LABELS}

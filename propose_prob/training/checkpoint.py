@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -17,6 +18,9 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
 
     The file is written beside its place, flushed to disk and then renamed over the old one, so that
     a reader sees either the old or the new checkpoint.
+
+    Raises:
+        OSError: If it cannot be written, on a full disk for instance; the old one stays then.
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -26,8 +30,15 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        # torch reports a failed write, on a full disk say, in words of its own.
+        if isinstance(error, RuntimeError):
+            raise OSError(
+                errno.EIO,
+                "cannot be written whole (is the disk full?); the one before is kept",
+                str(path),
+            ) from error
         raise
 
 

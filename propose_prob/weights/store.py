@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
 import os
 import tempfile
@@ -99,7 +100,7 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         half: Store floating-point tensors as float16, half the size; use is float32 again.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        OSError: If the folder cannot be written to, or is full.
 
     Example:
         >>> import tempfile
@@ -126,8 +127,11 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         save_file(tensors, temporary, metadata=metadata)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, SafetensorError):
+            reason = f"cannot be written whole; an older one is kept ({error})"
+            raise OSError(errno.EIO, reason, str(path)) from error
         raise
 
 

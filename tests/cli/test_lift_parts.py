@@ -1,5 +1,9 @@
 """Lifting into a folder of parts: resumed, shared out, and always the same numbers."""
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -73,6 +77,21 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(lift, folder, monkeypatc
     assert code == 0 and "in 2 new of 5 parts" in out
     _assert_same(_contents(folder / "broken"), _contents(folder / "whole"))
     assert "0 people in 0 new" in lift("broken")[1]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_numbers(walk, tiny_model, lift, folder):
+    lift("whole", "--part-frames", 1)
+    argv = [sys.executable, "-m", "propose_prob", "lift", walk, "--skeleton", "h36m_17"]
+    argv += ["--model", tiny_model, "--samples", 3, "--batch-size", 2, "--part-frames", 1]
+    killed = subprocess.Popen([*map(str, argv), "--out", "killed"], stdout=subprocess.DEVNULL)
+    while len(list(folder.glob("killed/part-*"))) < 5 and killed.poll() is None:
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    assert len(list(folder.glob("killed/part-*"))) < FRAMES, "it was through already"
+    assert lift("killed", "--part-frames", 1)[0] == 0
+    _assert_same(_contents(folder / "killed"), _contents(folder / "whole"))
 
 
 def test_processes_share_the_parts(lift, folder, monkeypatch):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -83,6 +84,32 @@ def test_two_processes_train_as_one_does_and_go_on_from_each_others_checkpoints(
     # What two processes wrote, one reads.
     _command(tmp_path, "two", resume=True).run()
     load(tmp_path / "two" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_numbers(tmp_path):
+    np.savez(tmp_path / "world.npz", world=load_cmu17("val").world[::200].numpy())
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"steps": 400, "validate": 50}))
+    _command(tmp_path, "whole").run()
+    argv = [sys.executable, "-m", "propose_prob", "train", "lifting"]
+    argv += ["--out", str(tmp_path / "killed"), "--checkpoint-minutes", "0"]
+    for option, name in (("data", "world.npz"), ("validation", "world.npz")):
+        argv += [f"--{option}", str(tmp_path / name)]
+    argv += ["--config", str(tmp_path / "config.json")]
+    killed = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / "checkpoint.pt").exists() and killed.poll() is None:
+        time.sleep(0.01)
+    time.sleep(1)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "killed" / "fitted.json").exists(), "it was through already"
+    _command(tmp_path, "killed", resume=True).run()
+    one, two = (read_checkpoint(tmp_path / x / "checkpoint.pt") for x in ("whole", "killed"))
+    for name, value in one["parts"]["model"].items():
+        assert torch.equal(two["parts"]["model"][name], value), name
+    assert [r["mode"] for r in _log(tmp_path / "whole")] == [
+        r["mode"] for r in _log(tmp_path / "killed")
+    ]
 
 
 def test_rows_are_taken_of_every_tensor_that_has_the_batch():
