@@ -22,7 +22,7 @@ Solver = Literal["auto", "lm", "lbfgs", "adam"]
 
 #: Steps after which a problem that is not solved bends so much that other valleys are looked for.
 _EASY = 15
-#: Most steps of a run that is not the last.
+#: Most steps of a run with the Gauss-Newton matrix, before one without it takes over.
 _SHORT = 100
 
 
@@ -240,15 +240,15 @@ def _solve(
     hard = (~found.converged | (found.steps > _EASY)).nonzero()[:, 0]
     if not len(hard):
         return found
-    quiet = short | {"report": lambda n: None}
-    # Big early steps can end in another, worse, valley than small ones do. A coarse answer tells
-    # valleys apart; where even that takes long, steps are small because valleys are narrow.
+    quiet = settings | {"report": lambda n: None}
+    # Big early steps can end in another, worse, valley than small ones do; to tell valleys apart a
+    # coarse answer will do.
     other = lbfgs(problems, u[hard], index[hard], **(quiet | {"tolerance": 100 * tolerance}))
     lower = other.objective < found.objective[hard]
     for name, value in vars(other).items():
         getattr(found, name)[hard[lower]] = value[lower]
     found.converged[hard[lower]] = False
-    for options in ({"curved": True}, {"max_steps": max_steps}):
+    for options in ({"curved": True, "max_steps": min(max_steps, _SHORT)}, {}):
         left = (~found.converged).nonzero()[:, 0]
         if len(left):
             polished = lbfgs(problems, found.u[left], index[left], **(quiet | options))
