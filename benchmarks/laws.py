@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from propose_prob import load
+from propose_prob import available, load
 from propose_prob.data.cmu17 import load_cmu17
 from propose_prob.evaluation import (
     Calibration,
@@ -73,7 +73,8 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=48, help="one frame in so many, four views")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--laws", nargs="+", default=list(LAWS), help="names, or NAME=FILE")
+    shipped = [law for law in LAWS if law in available()]
+    parser.add_argument("--laws", nargs="+", default=shipped, help="names, or NAME=FILE")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--hidden", nargs="+", type=int, default=HIDDEN)
     parser.add_argument("--intrinsics", choices=("known", "unknown"), default="known")
