@@ -336,6 +336,9 @@ def _best(
     marked = {}
     for name in MEASURES:
         having = [law for law in rows if math.isfinite(results[law, split, kind, hidden][name])]
+        if not having:
+            marked[name] = set()
+            continue
         best = min(having, key=lambda law: results[law, split, kind, hidden][name])
         marked[name] = {
             law
