@@ -94,7 +94,7 @@ def map_estimate(
     robust kernels included; `"lbfgs"` and `"adam"` take any. `"auto"` wants the best minimum and
     then time. Where every site has residual form it runs L-BFGS that begins with the Gauss-Newton
     matrix; a problem for which that took many steps bends strongly and may have several minima, so
-    L-BFGS with small first steps tries it again, and the better of both is kept and polished. Where
+    L-BFGS with small first steps tries it again, and the better of both is kept. Where
     a site has no residual form it runs plain L-BFGS.
 
     Each problem has its own damping, step length and stop, so its answer does not depend on which
@@ -241,13 +241,11 @@ def _solve(
     if not len(hard):
         return found
     quiet = settings | {"report": lambda n: None}
-    # Big early steps can end in another, worse, valley than small ones do; to tell valleys apart a
-    # coarse answer will do.
-    other = lbfgs(problems, u[hard], index[hard], **(quiet | {"tolerance": 100 * tolerance}))
+    # Big early steps can end in another, worse, valley than small ones do.
+    other = lbfgs(problems, u[hard], index[hard], **quiet)
     lower = other.objective < found.objective[hard]
     for name, value in vars(other).items():
         getattr(found, name)[hard[lower]] = value[lower]
-    found.converged[hard[lower]] = False
     for options in ({"curved": True, "max_steps": min(max_steps, _SHORT)}, {}):
         left = (~found.converged).nonzero()[:, 0]
         if len(left):
