@@ -69,7 +69,8 @@ def evaluate(
     )
     joints = evaluated_joints(protocol, skeleton)
     evaluator = Evaluator(protocol, skeleton=skeleton)
-    parts = model.modules() if isinstance(model, nn.Module) else ()
+    own = getattr(model, "calibration", None)
+    parts = model.modules() if isinstance(model, nn.Module) else [own]
     switches = [part for part in parts if isinstance(part, (Recalibration, BaseRecalibration))]
     before = [switch.enabled for switch in switches]
     torch.manual_seed(protocol.seed)
