@@ -94,8 +94,8 @@ def map_estimate(
     robust kernels included; `"lbfgs"` and `"adam"` take any. `"auto"` wants the best minimum and
     then time. Where every site has residual form it runs L-BFGS that begins with the Gauss-Newton
     matrix; a problem for which that took many steps bends strongly and may have several minima, so
-    L-BFGS with small first steps tries it again, and the better of both is kept. Where
-    a site has no residual form it runs plain L-BFGS.
+    L-BFGS with small first steps tries it again, and the better of both is kept. Where a site has
+    no residual form it runs plain L-BFGS.
 
     Each problem has its own damping, step length and stop, so its answer does not depend on which
     others share the batch (beyond rounding, which differs between batch sizes). Gradients go to the
