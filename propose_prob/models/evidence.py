@@ -56,12 +56,10 @@ def keypoint_evidence(
         >>> keypoint_evidence(p2d, focal=1000.0, center=(500.0, 500.0)).rotation.shape
         torch.Size([3, 3])
     """
-    if dtype is not None and p2d.dtype != dtype:
-        raise InputError(f"expected keypoints of {dtype}, as the weights are, got {p2d.dtype}")
-    if not torch.compiler.is_compiling() and 0 in p2d.shape[:-2]:
-        raise InputError(f"expected at least one person, got keypoints {tuple(p2d.shape)}")
     if p2d.dim() < 2 or p2d.shape[-2:] != (joints, 2):
         raise InputError(f"expected keypoints of shape (..., {joints}, 2), got {tuple(p2d.shape)}")
+    if not torch.compiler.is_compiling() and 0 in p2d.shape[:-2]:
+        raise InputError(f"expected at least one person, got keypoints {tuple(p2d.shape)}")
     rotation = None
     size = None
     if focal is not None:
@@ -76,6 +74,8 @@ def keypoint_evidence(
         )
         confidence = visible.to(p2d.dtype)
     normalised = normalise(p2d, confidence)
+    if dtype is not None and p2d.dtype != dtype:
+        raise InputError(f"expected keypoints of {dtype}, as the weights are, got {p2d.dtype}")
     if focal is not None:
         size = normalised.scale
     features = _features(normalised.p2d, normalised.visible, size)
