@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..bodies import SkeletonBody
 from ..conditional import ConditionalFlow
 from ..conditional.flow import glow_stack
 from ..distributions import (
@@ -16,13 +15,11 @@ from ..distributions import (
     FlowDistribution,
     PoseFlowDistribution,
     VectorToRotations,
-    place_pose,
 )
 from ..errors import InputError
 from ..networks import ImageEncoder, ResidualMLP
-from ..pose.normalise import visible_joints
 from ..pose.rectify import rectify
-from ..pose.rotations import matrix_from_6d
+from .body_reading import told_of_body
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 from .lifting import LiftingConfig, LiftingFlow, conditional_base
 
@@ -223,7 +220,9 @@ class ProHMR(nn.Module):
         law = PoseFlowDistribution(self.flow(context), VectorToRotations(rotation))
         shape, weak = self.shape_and_camera(context)
         if self.calibration.active:
-            features = self._told(law, shape, p2d, confidence, focal, center)
+            features = told_of_body(
+                self.calibration, law, shape, p2d, confidence, focal=focal, center=center
+            )
             law = self.calibration(law, features)
         camera = camera_in_keypoints(weak, evidence)
         translation = None
@@ -251,25 +250,9 @@ class ProHMR(nn.Module):
             found = self.estimate(p2d, confidence, focal=focal, center=center)
         finally:
             self.calibration.enabled = enabled
-        return self._told(found.law, found.shape, p2d, confidence, focal, center)
-
-    @torch.no_grad()
-    def _told(
-        self,
-        law: PoseFlowDistribution,
-        shape: Tensor,
-        p2d: Tensor,
-        confidence: Tensor | None,
-        focal: Tensor | float | None,
-        center: Tensor | tuple[float, float],
-    ) -> Tensor:
-        visible = visible_joints(p2d, confidence)
-        # The shape coefficients are of this body.
-        body = SkeletonBody().to(p2d.device, p2d.dtype)
-        theta = matrix_from_6d(law.centre)
-        joints = body.regress(body(theta, shape if shape.shape[-1] == body.num_shape else None))
-        residual, _ = place_pose(joints - joints[..., :1, :], p2d, visible, focal, center)
-        return self.calibration.features(law, visible, focal is not None, residual)
+        return told_of_body(
+            self.calibration, found.law, found.shape, p2d, confidence, focal=focal, center=center
+        )
 
     def estimate_images(
         self,
