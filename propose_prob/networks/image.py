@@ -115,22 +115,23 @@ class ImageEncoder(nn.Module):
         merged = self.smooth(merged)
         # Sums over a thousand pixels: in float32 under autocast too.
         with torch.autocast(images.device.type, enabled=False):
-            maps = self.maps(merged.float())
+            merged, pooled = merged.to(self.maps.weight.dtype), pooled.to(self.maps.weight.dtype)
+            maps = self.maps(merged)
             logarithm = maps.flatten(2).log_softmax(-1)
             share = logarithm.exp()
             grid = _grid(maps)
             places = share @ grid
             spread = (share @ grid.square() - places.square()).clamp_min(1e-6).log()
-            found = share @ merged.float().flatten(2).mT
-            known = [pooled.float(), places.flatten(1), spread.flatten(1), found.flatten(1)]
+            found = share @ merged.flatten(2).mT
+            known = [pooled, places.flatten(1), spread.flatten(1), found.flatten(1)]
             return ImageReading(self.project(torch.cat(known, -1)), places, logarithm.view_as(maps))
 
 
 def _grid(maps: Tensor) -> Tensor:
     """Pixels' middles `(H W, 2)` of maps `(B, J, H, W)`, -1 and 1 at the borders."""
     height, width = maps.shape[-2:]
-    y = (torch.arange(height, device=maps.device) + 0.5) / height * 2 - 1
-    x = (torch.arange(width, device=maps.device) + 0.5) / width * 2 - 1
+    y = (torch.arange(height, device=maps.device, dtype=maps.dtype) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, device=maps.device, dtype=maps.dtype) + 0.5) / width * 2 - 1
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(
         0, 1
     )
