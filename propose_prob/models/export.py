@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,13 +168,16 @@ def export_onnx(
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        converted = torch.onnx.export(
-            program,
-            input_names=inputs + ["focal"] * intrinsics,
-            output_names=["poses"],
-            dynamo=True,
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            # The converter warns about torch's own workings.
+            warnings.simplefilter("ignore")
+            converted = torch.onnx.export(
+                program,
+                input_names=inputs + ["focal"] * intrinsics,
+                output_names=["poses"],
+                dynamo=True,
+                verbose=False,
+            )
         if converted is None:
             raise RuntimeError("torch.onnx.export gave no program")
         converted.save(temporary, external_data=False)
