@@ -150,12 +150,12 @@ def _parse(args: list[str]) -> _Command:
             lambda: tyro.extras.subcommand_cli_from_dict(models, prog=program, args=args[1:]),
             program,
         )
-    if name and not name.startswith("-"):
+    if not name.startswith("-"):
         raise InputError(
-            f"expected a command ({', '.join([*commands, 'train'])}), got {name!r} "
-            f"(see {_PROGRAM} --help)"
+            f"expected a command ({', '.join([*commands, 'train'])}), "
+            f"got {repr(name) if name else 'none'} (see {_PROGRAM} --help)"
         )
-    # Help, or no command: only names and first lines matter.
+    # Help: only names and first lines matter.
     listed = {name: _first_line(kind) for name, kind in (commands | {"train": _Train}).items()}
     return _in_one_line(
         lambda: tyro.cli(
