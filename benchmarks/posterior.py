@@ -111,7 +111,9 @@ def main() -> None:
     """Measures and writes both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--draws", type=int, default=400, help="of NUTS, after half as many of warm-up")
+    parser.add_argument(
+        "--draws", type=int, default=400, help="of NUTS, after half as many of warm-up"
+    )
     parser.add_argument("--weighted", type=int, default=10_000, help="of importance sampling")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -62,6 +62,8 @@ html_theme = "furo"
 html_title = "propose_prob"
 html_static_path = ["_static"]
 html_extra_path = ["_build/extra"]
+# `view_page` fills it; Sphinx asks for it before.
+(HERE / "_build" / "extra").mkdir(parents=True, exist_ok=True)
 html_css_files = ["style.css"]
 html_show_sphinx = False
 html_copy_source = False
