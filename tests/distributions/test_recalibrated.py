@@ -232,9 +232,7 @@ def test_features_do_not_depend_on_the_2d_unit_or_on_hidden_joints(model):
     spoiled[0, 1] = torch.nan
     torch.testing.assert_close(model.calibration.read(law, 7 * spoiled + 3, confidence), feats)
     known = model.calibration.read(law, p2d, confidence, focal=1.5, center=(0.1, 0.2))
-    scaled = model.calibration.read(
-        law, 100 * spoiled, confidence, focal=150.0, center=(10, 20)
-    )
+    scaled = model.calibration.read(law, 100 * spoiled, confidence, focal=150.0, center=(10, 20))
     torch.testing.assert_close(scaled, known)
     assert all(part.isfinite().all() for part in (*feats, *known))
     torch.testing.assert_close(known.ray.norm(dim=-1), torch.ones(3, 4).double())
