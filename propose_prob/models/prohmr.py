@@ -289,9 +289,8 @@ class ProHMR(nn.Module):
             raise InputError("this model's encoder does not read images; use .conditional(p2d)")
         if images.ndim != 4 or images.shape[-1] != images.shape[-2]:
             raise InputError(f"expected crops of shape (B, 3, S, S), got {tuple(images.shape)}")
-        broken = ~images.isfinite().flatten(1).all(1)
-        if bool(broken.any()):
-            raise InputError(f"expected finite pixels, crop {int(broken.nonzero()[0])} has others")
+        if not bool(images.isfinite().all()):
+            raise InputError("expected finite pixels, got NaN or infinity")
         count, size = len(images), float(images.shape[-1])
         if (middle is None) != (side is None):
             raise InputError("expected middle and side of the crops together, or neither")
