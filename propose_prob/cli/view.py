@@ -129,8 +129,12 @@ def _read_truth(path: Path, count: int) -> Array:
 
     import numpy as np
 
+    from ..data.archives import check_archive
+
     try:
         with path.open("rb") as file:
+            if path.suffix == ".npz":
+                check_archive(file, path)
             stored = np.load(file, allow_pickle=False)
             if isinstance(stored, np.lib.npyio.NpzFile):
                 if "p3d" not in stored.files:

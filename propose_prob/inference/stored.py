@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.archives import check_archive
 from ..errors import InputError
 from .schema import AXES, LABELS, VARIABLES
 
@@ -100,8 +101,10 @@ def _npz(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
     try:
         # NumPy leaves a file open that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            stored = {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            check_archive(file, path)
+            with np.load(file, allow_pickle=False) as archive:
+                stored = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile as error:
         raise ValueError(str(error)) from None
     attributes = {name: value.item() for name, value in stored.items() if value.ndim == 0}

@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +68,17 @@ def test_damaged_files_are_refused(tmp_path, ending):
         path.write_bytes(whole[:size])
         with pytest.raises(InputError, match="cannot be read"):
             read_result(path)
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("pose.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(
+                member, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 17, 3)}
+            )
+    with pytest.raises(InputError, match="says that it has"):
+        read_result(path)
 
 
 def test_other_files_are_refused(tmp_path):
