@@ -274,7 +274,7 @@ class InverseTransform(LazyTransform):
     """A conditional transform the other way round, for flows published from event to latent.
 
     Args:
-        transform: Gives `VectorTransform`s.
+        transform: Gives a `VectorTransform`.
 
     Example:
         >>> InverseTransform(ConditionalLU(3))()(torch.arange(3.0)).tolist()
