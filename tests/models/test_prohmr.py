@@ -100,8 +100,8 @@ def test_an_encoder_is_given_exactly_where_it_is_asked_for():
         ProHMR(ProHMRConfig(encoder="custom"))
     with pytest.raises(ValueError, match="expected a module as encoder"):
         ProHMR(encoder=nn.Identity())
-    with pytest.raises(ValueError, match="'keypoints' or 'custom'"):
-        ProHMRConfig(encoder="image")
+    with pytest.raises(ValueError, match="expected encoder .keypoints., .image. or .custom."):
+        ProHMRConfig(encoder="text")
     with pytest.raises(ValueError, match="'pagd' or 'standard'"):
         ProHMR(ProHMRConfig(base="other"))
     custom = small_prohmr(encoder="custom")
