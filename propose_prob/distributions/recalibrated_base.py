@@ -62,7 +62,8 @@ class BaseRecalibration(nn.Module):
     @property
     def active(self) -> bool:
         """Whether laws are changed: fitted and `enabled`."""
-        return self.enabled and self.fitted
+        # An exported program cannot branch on numbers; unfitted ones leave the law as it is.
+        return self.enabled and (torch.compiler.is_compiling() or self.fitted)
 
     def forward(self, law: PoseFlowDistribution, features: Tensor) -> PoseFlowDistribution:
         """The recalibrated law.

@@ -17,6 +17,9 @@ from propose_prob.models import (
 )
 from tests.zoo import perturbed
 
+#: Models of keypoints whose law is a flow.
+SAMPLED = [n for n in available() if "image" not in n and "mixture" not in n]
+
 
 def _propose():
     config = ProPoseConfig(
@@ -44,9 +47,7 @@ def _noise(samples, batch, size, seed=1):
     return torch.randn(samples, batch, size, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in available() if "image" not in n and "mixture" not in n]
-)
+@pytest.mark.parametrize("name", SAMPLED)
 def test_the_sampler_is_the_laws_for_the_same_noise(name):
     model = load(name)
     p2d, confidence = _evidence(3)
@@ -88,7 +89,7 @@ def test_programs_agree_with_eager_for_every_batch_size(build, intrinsics, kind)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("intrinsics", [False, True])
-@pytest.mark.parametrize("name", [n for n in available() if "image" not in n])
+@pytest.mark.parametrize("name", SAMPLED)
 def test_programs_of_shipped_models_agree_with_eager(name, intrinsics):
     _check_programs(load(name), intrinsics=intrinsics)
 
@@ -111,7 +112,7 @@ def _check_onnx(model, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in available() if "image" not in n])
+@pytest.mark.parametrize("name", SAMPLED)
 def test_onnx_of_shipped_models_agrees_with_eager(name, tmp_path):
     _check_onnx(load(name), tmp_path)
 
