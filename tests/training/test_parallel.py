@@ -67,6 +67,7 @@ def _log(folder):
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_go_on_from_each_others_checkpoints(tmp_path):
     np.savez(tmp_path / "world.npz", world=load_cmu17("val").world[::200].numpy())
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
