@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -63,7 +64,8 @@ def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
                 else np.lib.format.read_array_header_2_0
             )
             shape, _, dtype = read(member)
-        # A broken header is for the reader to report.
-        except Exception:
+        # A broken header is for the reader to report: text that is no literal, bytes that are no
+        # text, data that break off or do not unpack.
+        except (ValueError, SyntaxError, TypeError, EOFError, zlib.error, zipfile.BadZipFile):
             return 0
     return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
