@@ -7,6 +7,7 @@ depend on the number of processes; gradients are averaged before they are clippe
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,6 +162,10 @@ def process_group(device: str) -> Iterator[str]:
     if not launched():
         yield device
         return
+    # Its functions' defaults hold the group that there is when it is first imported, which the
+    # optimisers do: the group's threads would outlive it, and abort the process as it ends
+    # (pytorch/pytorch#190489).
+    importlib.import_module("torch.distributed.nn.functional")
     on_gpu = device.startswith("cuda")
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
