@@ -18,7 +18,13 @@ from torch.distributions import Distribution, constraints
 from .latent import LogProbEstimate
 from .support import RootRelative
 
-__all__ = ["RecalibratedDistribution"]
+__all__ = ["RecalibratedDistribution", "centre_of"]
+
+
+def centre_of(law: Any) -> Tensor:
+    """A law's point estimate, or its mode where it has none, `batch_shape + event_shape`."""
+    # Not `hasattr`: that would compute the estimate only to throw it away.
+    return law.point_estimate if hasattr(type(law), "point_estimate") else law.mode
 
 
 class RecalibratedDistribution(dist.TorchDistribution):
@@ -35,6 +41,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         temperature: `a`, of shape `(..., J)`, positive; a root without a density is left alone.
         depth: `d`, of shape `(..., J)`, positive; left out, it is `a`.
         ray: `u`, unit vectors `(..., J, 3)`; left out, the camera's axis z.
+        centre: `c`, `(..., J, 3)`, where it has been computed already.
         validate_args: As in torch.
 
     Raises:
@@ -61,6 +68,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         *,
         depth: Tensor | None = None,
         ray: Tensor | None = None,
+        centre: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         if len(base.event_shape) != 2 or base.event_shape[-1] != 3:
@@ -85,9 +93,13 @@ class RecalibratedDistribution(dist.TorchDistribution):
         self.temperature = temperature.expand(*batch, joints)
         self.depth = depth.expand(*batch, joints)
         self.ray = ray.expand(*batch, joints, 3)
-        # Not `hasattr`: that would compute the estimate only to throw it away.
-        known = "point_estimate" if hasattr(type(base), "point_estimate") else "mode"
-        self.centre: Tensor = getattr(self.base_law, known)
+        if centre is None:
+            centre = centre_of(self.base_law)
+        elif centre.shape[-2:] != base.event_shape:
+            raise ValueError(
+                f"expected centre of shape (..., {joints}, 3), got {tuple(centre.shape)}"
+            )
+        self.centre: Tensor = centre.expand(batch + base.event_shape)
         super().__init__(batch, base.event_shape, validate_args=validate_args)
 
     def expand(

@@ -14,7 +14,7 @@ from ..pose.camera import project, root_translation
 from ..pose.normalise import visible_joints
 from ..pose.skeleton import H36M_17, Skeleton
 from .latent import DecodedPoseDistribution
-from .recalibrated import RecalibratedDistribution
+from .recalibrated import RecalibratedDistribution, centre_of
 
 __all__ = ["Reading", "Recalibration", "default_recalibration", "joint_groups", "place_pose"]
 
@@ -35,6 +35,13 @@ class Reading(NamedTuple):
         features: About each joint, `(..., J, F)`.
         ray: Line of sight of each joint, unit vectors `(..., J, 3)` in camera axes; the camera's
             axis where intrinsics are unknown.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> law = dist.Normal(torch.randn(5, 17, 3), 0.1).to_event(2)
+        >>> reading = default_recalibration(17).read(law, torch.randn(5, 17, 2), focal=1.5)
+        >>> reading.ray.shape, reading.features.shape[:2]
+        (torch.Size([5, 17, 3]), torch.Size([5, 17]))
     """
 
     features: Tensor
@@ -86,6 +93,9 @@ class Recalibration(nn.Module):
     )
 
     group_of: Tensor
+    share_of: Tensor
+    up: Tensor
+    free: Tensor
     log_temperature: Tensor
     slopes: Tensor
     log_noise: Tensor
@@ -107,6 +117,11 @@ class Recalibration(nn.Module):
         for number, group in enumerate(groups):
             group_of[list(group)] = number
         self.register_buffer("group_of", group_of, persistent=False)
+        member = nn.functional.one_hot(group_of).float()
+        self.register_buffer("share_of", member / member.sum(0), persistent=False)
+        up = torch.tensor(parents if parents is not None else [-1] * joints)
+        self.register_buffer("free", up >= 0, persistent=False)
+        self.register_buffer("up", torch.where(up < 0, torch.arange(joints), up), persistent=False)
         # Rows: across the line of sight, along it.
         self.register_buffer("log_temperature", torch.zeros(2, len(groups)))
         self.register_buffer("slopes", torch.zeros(2, len(self.FEATURES)))
@@ -147,10 +162,11 @@ class Recalibration(nn.Module):
         if not (self.enabled and self.fitted):
             return law
         law = self.with_noise(law)
-        reading = self.read(law, p2d, confidence, focal=focal, center=center)
+        centre = centre_of(law)
+        reading = self.read(centre, p2d, confidence, focal=focal, center=center)
         across, along = self.factors(reading.features)
         return RecalibratedDistribution(
-            law, across.to(p2d.dtype), depth=along.to(p2d.dtype), ray=reading.ray
+            law, across.to(p2d.dtype), depth=along.to(p2d.dtype), ray=reading.ray, centre=centre
         )
 
     def factors(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,16 +190,23 @@ class Recalibration(nn.Module):
     @torch.no_grad()
     def read(
         self,
-        law: Any,
+        point: Tensor,
         p2d: Tensor,
         confidence: Tensor | None = None,
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> Reading:
-        """What is told from the evidence about each joint, without gradient; see `forward`."""
+        """What is told from the evidence about each joint, without gradient; see `forward`.
+
+        Args:
+            point: The law's own estimate `(..., J, 3)`, as `centre_of` gives it.
+            p2d: Keypoints `(..., J, 2)` as the model was given them.
+            confidence: As the model was given it.
+            focal: As the model was given it.
+            center: As the model was given it.
+        """
         visible = visible_joints(p2d, confidence)
-        point = _point_of(law)
         noise, ray = place_pose(point, p2d, visible, focal, center)
         noise = noise[..., None]
         strange = self.strangeness(point)[..., None]
@@ -237,13 +260,9 @@ class Recalibration(nn.Module):
 
     def _log_lengths(self, poses: Tensor) -> Tensor:
         """Log lengths of bones `(..., J)`, the mean of a group's; 0 for the root."""
-        parents = list(self.parents or ())
-        up = [joint if parent < 0 else parent for joint, parent in enumerate(parents)]
-        length = torch.linalg.vector_norm(poses - poses[..., up, :], dim=-1)
-        member = nn.functional.one_hot(self.group_of, self.log_temperature.shape[1]).to(length)
-        mean = length @ member / member.sum(0)
-        free = torch.tensor(parents, device=poses.device) >= 0
-        return torch.where(free, mean[..., self.group_of].clamp_min(1e-3).log(), 0)
+        length = torch.linalg.vector_norm(poses - poses[..., self.up, :], dim=-1)
+        mean = length @ self.share_of.to(length)
+        return torch.where(self.free, mean[..., self.group_of].clamp_min(1e-3).log(), 0)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -282,16 +301,16 @@ def joint_groups(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
 
 
 def default_recalibration(joints: int) -> Recalibration:
-    """An unfitted recalibration: mirror pairs of Human3.6M-17 together, else every joint alone."""
+    """An unfitted recalibration: mirror pairs of Human3.6M-17 together, else every joint alone.
+
+    Example:
+        >>> calibration = default_recalibration(17)
+        >>> calibration.fitted, calibration.log_temperature.shape
+        (False, torch.Size([2, 11]))
+    """
     if joints == 17:
         return Recalibration(joint_groups(H36M_17), parents=H36M_17.parents)
     return Recalibration([(joint,) for joint in range(joints)])
-
-
-def _point_of(law: Any) -> Tensor:
-    """A law's point estimate, or its mode where it has none."""
-    # Not `hasattr`: that would compute the estimate only to throw it away.
-    return law.point_estimate if hasattr(type(law), "point_estimate") else law.mode
 
 
 def _to_nearest(logs: Tensor, builds: Tensor) -> Tensor:
@@ -319,6 +338,16 @@ def place_pose(
     Returns:
         Log of the mean reprojection error on visible joints over the person's size in 2D, less
         that of a typical estimate, `(...)`; and lines of sight `(..., J, 3)`.
+
+    Example:
+        >>> from propose_prob.data.cmu17 import FOCAL, load_cmu17
+        >>> data = load_cmu17("val")
+        >>> p2d, p3d = data.p2d()[:1, 0], data.p3d()[:1, 0]
+        >>> seen = torch.ones(1, 17, dtype=torch.bool)
+        >>> true, ray = place_pose(p3d, p2d, seen, FOCAL, (0.0, 0.0))
+        >>> bent, _ = place_pose(-p3d, p2d, seen, FOCAL, (0.0, 0.0))
+        >>> bool(true < bent), ray.shape
+        (True, torch.Size([1, 17, 3]))
     """
     seen = visible[..., None]
     count = visible.sum(-1, keepdim=True).clamp_min(1)[..., None]

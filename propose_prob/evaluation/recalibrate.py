@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from propose_prob.distributions import (
     DecodedPoseDistribution,
     Reading,
-    RecalibratedDistribution,
     Recalibration,
     joint_groups,
 )
+from propose_prob.distributions.recalibrated import centre_of
 from propose_prob.errors import InputError
 from propose_prob.evaluation.calibration import CalibrationCurve
 from propose_prob.evaluation.dataset import EvaluationSet
@@ -40,6 +40,15 @@ class RecalibratedModel(nn.Module):
     Args:
         model: Has `conditional` over poses `(J, 3)`.
         calibration: What was fitted; `calibration.enabled = False` switches it off.
+
+    Example:
+        >>> from propose_prob.distributions import joint_groups
+        >>> from propose_prob.models import RegressionBaseline
+        >>> calibration = Recalibration(joint_groups(H36M_17))
+        >>> _ = calibration.log_temperature.fill_(0.5)
+        >>> model = RecalibratedModel(RegressionBaseline().eval(), calibration)
+        >>> model.conditional(torch.randn(4, 17, 2)).temperature.log().mean()
+        tensor(0.5000)
     """
 
     def __init__(self, model: nn.Module, calibration: Recalibration) -> None:
@@ -92,6 +101,17 @@ class RecalibrationReport:
         after: The same, after.
         nll: Negative log-density per coordinate of the observation noise's pairs, nats with
             metres, before and after; None where the noise was not fitted.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set
+        >>> val = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> model = propose_prob.load("prohmr-lifting-cmu17")
+        >>> report = recalibrate(model, [val], samples=4, hidden=(0,))
+        >>> list(report.before)
+        ['val exact, intrinsics known', 'val exact, intrinsics unknown']
+        >>> report.to_table().splitlines()[1]
+        'val exact, intrinsics known    0... > 0...'
     """
 
     model: nn.Module
@@ -172,6 +192,15 @@ def recalibrate(
 
     Raises:
         InputError: If there is no set, or a set has no valid item.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set
+        >>> val = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> model = propose_prob.load("prohmr-lifting-cmu17")
+        >>> report = recalibrate(model, [val], samples=4, hidden=(0,))
+        >>> report.calibration.fitted, report.model is model
+        (True, True)
     """
     if not val:
         raise InputError("expected at least one data set to recalibrate on, got none")
@@ -252,9 +281,9 @@ def _draw(run: _Run, calibration: Recalibration, samples: int) -> Draws:
     parts: list[tuple[Tensor, ...]] = []
     for item in run.items():
         law = calibration.with_noise(run.law(item))
-        centre = RecalibratedDistribution(law, item.p2d.new_ones(item.p2d.shape[:-1])).centre
+        centre = centre_of(law)
         reading = calibration.read(
-            law, item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
+            centre, item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
         parts.append((law.sample((samples,)) - centre, item.target - centre, *reading))
     if not parts:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from propose_prob.distributions import RecalibratedDistribution, Recalibration, joint_groups
+from propose_prob.distributions.recalibrated import centre_of
 from propose_prob.pose.camera import project
 from propose_prob.pose.skeleton import COCO_17, H36M_17
 from tests.zoo import decoded_case, lifting_case, randn, small_propose
@@ -211,7 +212,9 @@ def test_the_residual_guesses_the_detectors_noise(focal):
     found = []
     for share in (0.0, 0.01, 0.1):
         noise = share * size[:, None, None] * randn(50, 17, 2, seed=5)
-        features, ray = calibration.read(law, exact + noise, focal=focal, center=(500.0, 500.0))
+        features, ray = calibration.read(
+            centre_of(law), exact + noise, focal=focal, center=(500.0, 500.0)
+        )
         if share == 0 and focal is not None:
             true = torch.nn.functional.normalize(pose + torch.tensor([0.5, 0.3, 400.0]), dim=-1)
             torch.testing.assert_close(ray, true.expand_as(ray), atol=1e-4, rtol=0)
@@ -227,12 +230,16 @@ def test_features_do_not_depend_on_the_2d_unit_or_on_hidden_joints(model):
     p2d, confidence = randn(3, 4, 2, seed=2), torch.ones(3, 4).double()
     confidence[0, 1] = 0
     law = model.inner.conditional(p2d, confidence)
-    feats = model.calibration.read(law, p2d, confidence)
+    feats = model.calibration.read(centre_of(law), p2d, confidence)
     spoiled = p2d.clone()
     spoiled[0, 1] = torch.nan
-    torch.testing.assert_close(model.calibration.read(law, 7 * spoiled + 3, confidence), feats)
-    known = model.calibration.read(law, p2d, confidence, focal=1.5, center=(0.1, 0.2))
-    scaled = model.calibration.read(law, 100 * spoiled, confidence, focal=150.0, center=(10, 20))
+    torch.testing.assert_close(
+        model.calibration.read(centre_of(law), 7 * spoiled + 3, confidence), feats
+    )
+    known = model.calibration.read(centre_of(law), p2d, confidence, focal=1.5, center=(0.1, 0.2))
+    scaled = model.calibration.read(
+        centre_of(law), 100 * spoiled, confidence, focal=150.0, center=(10, 20)
+    )
     torch.testing.assert_close(scaled, known)
     assert all(part.isfinite().all() for part in (*feats, *known))
     torch.testing.assert_close(known.ray.norm(dim=-1), torch.ones(3, 4).double())
@@ -243,7 +250,7 @@ def test_a_person_in_one_place_has_finite_temperatures(focal):
     law = dist.Normal(randn(2, 17, 3), 0.01).to_event(2)
     calibration = Recalibration(joint_groups(H36M_17)).double()
     p2d = torch.full((2, 17, 2), 300.0).double()
-    assert all(part.isfinite().all() for part in calibration.read(law, p2d, focal=focal))
+    assert all(part.isfinite().all() for part in calibration.read(centre_of(law), p2d, focal=focal))
 
 
 def skeletons(factor):
