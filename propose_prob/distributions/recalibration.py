@@ -37,9 +37,8 @@ class Reading(NamedTuple):
             axis where intrinsics are unknown.
 
     Example:
-        >>> import pyro.distributions as dist
-        >>> law = dist.Normal(torch.randn(5, 17, 3), 0.1).to_event(2)
-        >>> reading = default_recalibration(17).read(law, torch.randn(5, 17, 2), focal=1.5)
+        >>> point, p2d = torch.randn(5, 17, 3), torch.randn(5, 17, 2)
+        >>> reading = default_recalibration(17).read(point, p2d, focal=1.5)
         >>> reading.ray.shape, reading.features.shape[:2]
         (torch.Size([5, 17, 3]), torch.Size([5, 17]))
     """
