@@ -378,6 +378,13 @@ class ConditionalFlow(LazyDistribution):
     Args:
         base: Builds the law of the latent (PAGD, StandardBase, any zuko distribution module).
         transform: Builds the map from latent to event.
+
+    Example:
+        >>> from propose_prob.conditional import PAGD, glow_stack
+        >>> law = ConditionalFlow(PAGD(nn.Linear(5, 16)), glow_stack(8, 5, couplings=2))
+        >>> posterior = law.conditional(torch.randn(3, 5))
+        >>> posterior.log_prob(posterior.sample((100,))).shape
+        torch.Size([100, 3])
     """
 
     def __init__(self, base: LazyDistribution, transform: LazyTransform) -> None:

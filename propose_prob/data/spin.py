@@ -50,6 +50,16 @@ class SpinDataset:
         has_theta: Whether `theta` is annotated, `(N,)`, bool.
         has_betas: Whether `betas` is annotated, `(N,)`, bool.
         gender: `"male"`, `"female"` or `""` for unknown, N strings.
+
+    Example:
+        >>> import tempfile
+        >>> arrays = {"imgname": ["a.jpg", "b.jpg"], "center": np.zeros((2, 2)), "scale": [1, 1.5]}
+        >>> arrays |= {"pose": np.zeros((2, 72)), "shape": np.zeros((2, 10)), "has_smpl": [1, 0]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/people.npz", **arrays)
+        ...     people = read_spin(f"{folder}/people.npz")
+        >>> people.theta[people.has_theta].shape, bool(people.confidence_2d.any())
+        (torch.Size([1, 24, 3, 3]), False)
     """
 
     images: tuple[str, ...]
@@ -96,6 +106,15 @@ def read_spin(path: str | Path) -> SpinDataset:
     Raises:
         InputError: If the file is missing or broken, or an array holds objects or has another
             shape.
+
+    Example:
+        >>> import tempfile
+        >>> arrays = {"imgname": ["a.jpg", "b.jpg"], "center": np.zeros((2, 2)), "scale": [1, 1.5]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/people.npz", openpose=np.random.rand(2, 25, 3), **arrays)
+        ...     people = read_spin(f"{folder}/people.npz")
+        >>> people.keypoints_2d.shape, people.size.tolist(), people.has_theta.tolist()
+        (torch.Size([2, 49, 2]), [200.0, 300.0], [False, False])
     """
     path = Path(path)
     arrays = read_arrays(path, ("imgname", "center", "scale"), optional=_OPTIONAL)

@@ -62,6 +62,14 @@ class Ranks:
             Kolmogorov-Smirnov statistic of the binned ranks), ``(...)``.
         chi2: Pearson's statistic of the bins, ``(...)``; about ``bins - 1`` if the ranks are
             independent and uniform. Frames of a video are not independent: it is then larger.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> draws = torch.randn(100, 2000, generator=generator)
+        >>> ranks = RankHistogram(99, bins=4)
+        >>> ranks.update(rank_among(0.5 * draws[1:], draws[0], generator))
+        >>> ranks.compute().density.round(decimals=1).tolist()
+        [1.4, 0.6, 0.5, 1.5]
     """
 
     density: Tensor
@@ -157,6 +165,17 @@ class Coverage:
         frequencies: Share of coordinates inside, ``(K, J, 3)``; NaN where nothing counted.
         axes: The same, mean over joints, ``(K, 3)`` for x, y and z.
         counts: Items behind each joint, ``(J,)``.
+
+    Example:
+        >>> pit = PITHistogram(1)
+        >>> draws = torch.randn(51, 4000, 1, 3, generator=torch.Generator().manual_seed(0))
+        >>> pit.update(0.5 * draws[1:], draws[0])
+        >>> print(pit.coverage().to_table())
+        interval       x       y       z
+             50%   27.0%   26.6%   27.0%
+             80%   49.0%   47.9%   49.0%
+             90%   60.9%   60.4%   61.1%
+             95%   70.7%   70.0%   70.5%
     """
 
     levels: tuple[float, ...]

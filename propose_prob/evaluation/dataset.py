@@ -28,6 +28,12 @@ class EvaluationSet(Protocol):
         keypoints: What the 2D is, in words: "exact", "noisy", "cpn_ft_h36m_dbb", ...
         skeleton: Joint set of the batches.
         stride: One frame in so many was kept.
+
+    Example:
+        >>> from propose_prob.data.cmu17 import load_cmu17
+        >>> data: EvaluationSet = CMU17Set(load_cmu17("val"), stride=1500)
+        >>> data.name, data.split, next(data.batches(8)).p2d.shape
+        ('CMU17', 'val', torch.Size([8, 17, 2]))
     """
 
     @property
@@ -120,6 +126,19 @@ class ClipSet:
         skeleton: Joint set of the clips.
         read: Starts reading from the beginning; only one clip is held at a time.
         stride: One frame in so many of each clip.
+
+    Example:
+        >>> from propose_prob.data.cmu17 import load_cmu17
+        >>> cmu = load_cmu17("val")
+        >>> p2d, p3d = cmu.p2d()[:50, 0], cmu.p3d()[:50, 0]
+        >>> seen, counted = torch.ones(50, 17), torch.ones(50, dtype=torch.bool)
+        >>> clip = PoseClip(
+        ...     "walk", "S1", H36M_17, ("walk",) * 50, p2d, seen, p3d, FOCAL, (0.0, 0.0), None,
+        ...     torch.arange(50), counted,
+        ... )
+        >>> data = ClipSet("mine", "test", "exact", H36M_17, lambda: [clip], stride=10)
+        >>> [batch.frame.tolist() for batch in data.batches(25)]
+        [[0, 10, 20], [30, 40]]
     """
 
     name: str
@@ -148,6 +167,17 @@ class PairSet:
         split: Which part of it.
         keypoints: What the 2D is.
         stride: One item in so many.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from propose_prob.data.arrays import read_pairs
+        >>> arrays = {"p2d": np.random.rand(20, 17, 2), "p3d": np.random.rand(20, 17, 3)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/pairs.npz", **arrays)
+        ...     items, skeleton = read_pairs(f"{folder}/pairs.npz")
+        >>> data = PairSet("mine", items, skeleton, stride=4)
+        >>> [len(batch) for batch in data.batches(3)]
+        [3, 2]
     """
 
     name: str

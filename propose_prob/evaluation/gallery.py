@@ -27,6 +27,18 @@ class WorstCase:
         point: The deterministic estimate `(J, 3)`, metres.
         target: The true pose `(J, 3)`; NaN where unknown.
         samples: A few samples `(K, J, 3)`.
+
+    Example:
+        >>> from propose_prob.data import load_cmu17
+        >>> from propose_prob.evaluation import CMU17Set, Condition, prepare
+        >>> data = CMU17Set(load_cmu17("val"), stride=1500)
+        >>> item = prepare(next(data.batches(8)), data.skeleton, data.skeleton, Condition())
+        >>> samples = item.target + 0.1 * torch.randn(50, *item.target.shape)
+        >>> gallery = Gallery(1)
+        >>> gallery.update(item, samples, samples.mean(0))
+        >>> case = gallery.cases()[0]
+        >>> case.samples.shape, case.best > case.error
+        (torch.Size([30, 17, 3]), True)
     """
 
     error: float
@@ -48,6 +60,19 @@ class Gallery:
     Args:
         size: How many.
         samples: Samples kept of each.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set, Protocol, evaluate
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ... )
+        >>> gallery = Gallery(2)
+        >>> _ = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol, gallery=gallery)
+        >>> worst, second = gallery.cases()
+        >>> worst.error > second.error, worst.sequence != second.sequence
+        (True, True)
     """
 
     def __init__(self, size: int = 4, *, samples: int = 30) -> None:

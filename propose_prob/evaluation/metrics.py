@@ -122,6 +122,17 @@ class Metrics:
         spread_seen: Spread of seen joints, mean over them, mm; ``spread_hidden`` likewise.
         bone_symmetry: Mean difference between left and right bones of the estimate, mm.
         bone_variation: Standard deviation of a bone's length over samples, mean over bones, mm.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set, Protocol, evaluate
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ... )
+        >>> metrics = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol).items
+        >>> metrics.best_mpjpe < metrics.point_mpjpe < metrics.sample_mpjpe
+        True
     """
 
     point_mpjpe: float

@@ -71,6 +71,14 @@ class Motion:
         acceleration: Acceleration error, unit per step squared.
         pairs: Pairs of frames behind the velocity.
         triples: Triples of frames behind the acceleration.
+
+    Example:
+        >>> import torch
+        >>> errors = MotionErrors()
+        >>> still, moving = torch.zeros(4, 1, 3), torch.arange(4.0)[:, None, None].expand(4, 1, 3)
+        >>> errors.update(still, moving, ["walk"] * 3 + ["run"], torch.tensor([0, 1, 2, 0]))
+        >>> errors.compute()
+        Motion(velocity=1.732..., acceleration=0.0, pairs=2, triples=1)
     """
 
     velocity: float

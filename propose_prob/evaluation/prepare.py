@@ -60,6 +60,15 @@ class Prepared:
         action: Action labels, `B`.
         sequence: Sequence labels, `B`.
         frame: Frame numbers `(B,)`.
+
+    Example:
+        >>> from propose_prob.data import load_cmu17
+        >>> from propose_prob.evaluation import CMU17Set
+        >>> data = CMU17Set(load_cmu17("val"), stride=1500)
+        >>> batch = next(data.batches(8))
+        >>> item = prepare(batch, data.skeleton, data.skeleton, Condition(hidden=4))
+        >>> len(item), item.visible.sum(-1).tolist(), item.told_focal
+        (8, [13, 13, 13, 13, 13, 13, 13, 13], None)
     """
 
     p2d: Tensor
@@ -98,6 +107,19 @@ def prepare(
     Raises:
         InputError: If a valid item's root is unknown, or the model should be told intrinsics that
             the set does not have.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> told, batch = Condition(intrinsics="known"), next(data.batches(8))
+        >>> item = prepare(batch, data.skeleton, data.skeleton, told)
+        >>> model = propose_prob.load("prohmr-lifting-cmu17")
+        >>> law = model.conditional(
+        ...     item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
+        ... )
+        >>> bool((law.point_estimate - item.target).norm(dim=-1).mean() < 0.05)
+        True
     """
     batch = batch.select(batch.valid)
     p2d, confidence = convert(batch.p2d, source, skeleton, confidence=batch.confidence)

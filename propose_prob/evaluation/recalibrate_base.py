@@ -59,6 +59,16 @@ def recalibrate_base(
 
     Raises:
         InputError: If there is no valid item, or a law is not that of a function of an exact law.
+
+    Example:
+        >>> from propose_prob.data import load_cmu17
+        >>> from propose_prob.evaluation import CMU17Set
+        >>> from propose_prob.models import BodyLifter, ProHMR, ProHMRConfig
+        >>> model = ProHMR(ProHMRConfig(flow_width=16, width=16, context=8, couplings=1)).eval()
+        >>> val = CMU17Set(load_cmu17("val"), stride=3000)
+        >>> recalibrate_base(BodyLifter(model), model, [val], samples=3, hidden=(0,))
+        >>> model.calibration.fitted
+        True
     """
     calibration: BaseRecalibration = inner.calibration
     calibration.reset()

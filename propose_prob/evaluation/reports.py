@@ -46,6 +46,17 @@ class JointTable:
         error: Error of the deterministic estimate, ``(J,)`` float64.
         spread: Spread of the law, ``(J,)``.
         energy: Energy score of the joint's law, ``(J,)``.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set, evaluate
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ... )
+        >>> joints = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol).joints
+        >>> joints.names[int(joints.spread.argmax())]
+        'RWrist'
     """
 
     names: tuple[str, ...]
@@ -74,6 +85,17 @@ class Report:
         joints: Means of each joint.
         density: What the log-densities behind the NLL are: ``"exact"``, ``"bound"`` (the NLL is
             then no smaller than the true one, in expectation) or ``"unnormalised"``; None without.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set, evaluate
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ... )
+        >>> report = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol)
+        >>> list(report.best_of), report.calibration["all"].error < 0.1
+        ([1, 2, 5, 10, 20], True)
     """
 
     protocol: Protocol

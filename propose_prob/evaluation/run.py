@@ -58,6 +58,18 @@ def evaluate(
     Raises:
         InputError: If set and protocol do not fit, the set has no valid item, or a joint that
             counts has no true position.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law",
+        ...     intrinsics="known", frame_stride=1500,
+        ... )
+        >>> report = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol)
+        >>> report.num_items, report.items.best_mpjpe < report.items.point_mpjpe < 40
+        (12, True)
     """
     if data.stride != protocol.frame_stride:
         raise InputError(
@@ -157,6 +169,22 @@ def comparison(reports: Mapping[str, Report], *, style: str = "text") -> str:
 
     Raises:
         ValueError: If there is no report, the protocols differ or the style is unknown.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ... )
+        >>> models = {"lifting flow": propose_prob.load("prohmr-lifting-cmu17")}
+        >>> reports = {name: evaluate(model, data, protocol) for name, model in models.items()}
+        >>> print(comparison(reports))
+        Protocol: custom. CMU17, split val: exact 2D, 4 views, one frame in 1500, ...
+        model                            lifting flow
+        ---------------------------------------------
+        estimate (mm)                            37.1
+        ...
     """
     if not reports:
         raise ValueError("expected at least one report, got none")

@@ -30,6 +30,16 @@ class SpreadError:
         spread: Mean spread of groups of equally many items in order of spread, ``(G,)``.
         error: Mean error of the same groups, ``(G,)``: a law that is right has equal shape.
         count: Items counted.
+
+    Example:
+        >>> import torch
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> spread = torch.rand(2000, generator=generator)
+        >>> histogram = SpreadErrorHistogram()
+        >>> histogram.update(spread, spread * torch.rand(2000, generator=generator))
+        >>> result = histogram.compute()
+        >>> 0 < result.spearman < 1, 0 < result.ause < 0.5, result.count
+        (True, True, 2000)
     """
 
     spearman: float

@@ -89,3 +89,15 @@ def _features(p2d: Tensor, visible: Tensor, size: Tensor | None) -> Tensor:
     else:
         extra = [p2d.new_ones(shape), size.reshape(shape).log() - _LOG_SIZE]
     return torch.cat([p2d.flatten(-2), visible.to(p2d.dtype), *extra], -1)
+
+
+def camera_in_keypoints(weak: Tensor, evidence: Evidence) -> Tensor:
+    """A weak-perspective camera `(..., 3)` of normalised keypoints in the keypoints' own unit.
+
+    Raises:
+        ValueError: If the evidence does not say how it was normalised.
+    """
+    if evidence.center is None or evidence.scale is None:
+        raise ValueError("expected evidence with the centre and scale of its normalisation")
+    scale = evidence.scale[..., None]
+    return torch.cat([weak[..., :1] * scale, weak[..., 1:] * scale + evidence.center], -1)

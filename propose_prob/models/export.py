@@ -31,6 +31,12 @@ class PointEstimator(nn.Module):
 
     Args:
         model: A model with `conditional`, for instance a `ProPose` or a `LiftingFlow`.
+
+    Example:
+        >>> from propose_prob.models import LiftingFlow
+        >>> estimator = PointEstimator(LiftingFlow().eval())
+        >>> estimator(torch.randn(4, 17, 2), torch.ones(4, 17)).shape
+        torch.Size([4, 17, 3])
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,6 +59,13 @@ class Sampler(nn.Module):
 
     Args:
         model: A model whose law is a flow or a decoded flow: `ProPose`, `LiftingFlow`, `ProHMR`.
+
+    Example:
+        >>> from propose_prob.models import LiftingFlow
+        >>> sampler = Sampler(LiftingFlow().eval())
+        >>> noise = torch.randn(10, 4, sampler.noise_size())
+        >>> sampler(torch.randn(4, 17, 2), torch.ones(4, 17), noise).shape
+        torch.Size([10, 4, 17, 3])
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -116,6 +129,12 @@ def export_program(
 
     Raises:
         InputError: If the model's law has no such sampler.
+
+    Example:
+        >>> from propose_prob.models import RegressionBaseline
+        >>> program = export_program(PointEstimator(RegressionBaseline().eval()))
+        >>> program.module()(p2d=torch.randn(7, 17, 2), confidence=torch.ones(7, 17)).shape
+        torch.Size([7, 17, 3])
     """
     joints, batch = _joints(module.model), torch.export.Dim("batch", min=1)
     arguments = [100 * torch.randn(3, joints, 2), torch.ones(3, joints)]
@@ -158,6 +177,14 @@ def export_onnx(
 
     Raises:
         InputError: If ONNX's packages are missing or the model's law has no such sampler.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob.models import RegressionBaseline
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_onnx(PointEstimator(RegressionBaseline().eval()), f"{folder}/lift.onnx")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['lift.onnx']
     """
     try:
         import onnxscript  # noqa: F401

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..networks import ImageEncoder, ResidualMLP
 from ..pose.rectify import rectify
 from .body_reading import told_of_body
-from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
+from .evidence import EVIDENCE_EXTRA, Evidence, camera_in_keypoints, keypoint_evidence
 from .lifting import LiftingConfig, LiftingFlow, conditional_base
 
 #: Size of a person in normalised keypoints per metre of body: where the camera head starts.
@@ -52,6 +52,10 @@ class ProHMRConfig:
         backbone_width: Channels of its first stage.
         joint_maps: Whether it looks for the `keypoints` in the image; see `ImageEncoder`.
         image: Side of the images that it is trained on, pixels.
+
+    Example:
+        >>> ProHMRConfig(encoder="custom", context=512).base
+        'pagd'
     """
 
     joints: int = 24
@@ -89,6 +93,11 @@ class BodyEstimate(NamedTuple):
         camera: Weak-perspective camera `(..., 3)`: scale (keypoint units per metre) and the place
             of the body's origin (keypoint units); a point `X` is seen near `scale * X[:2] + place`.
         translation: Of the body in camera axes `(..., 3)`, metres, where intrinsics are known.
+
+    Example:
+        >>> estimate = ProHMR().eval().estimate(torch.randn(5, 17, 2))
+        >>> estimate.law.mode.shape, estimate.camera.shape, estimate.translation
+        (torch.Size([5, 24, 6]), torch.Size([5, 3]), None)
     """
 
     law: PoseFlowDistribution
@@ -360,18 +369,6 @@ class ProHMR(nn.Module):
         shape, camera = self.head(context).split([self.config.shape, 3], -1)
         scale = _START_SCALE * torch.exp(camera[..., :1])
         return shape, torch.cat([scale, camera[..., 1:]], -1)
-
-
-def camera_in_keypoints(weak: Tensor, evidence: Evidence) -> Tensor:
-    """A weak-perspective camera `(..., 3)` of normalised keypoints in the keypoints' own unit.
-
-    Raises:
-        ValueError: If the evidence does not say how it was normalised.
-    """
-    if evidence.center is None or evidence.scale is None:
-        raise ValueError("expected evidence with the centre and scale of its normalisation")
-    scale = evidence.scale[..., None]
-    return torch.cat([weak[..., :1] * scale, weak[..., 1:] * scale + evidence.center], -1)
 
 
 def weak_to_translation(

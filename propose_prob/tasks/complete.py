@@ -40,6 +40,14 @@ class CompletedPose:
             `inference.Posterior`). None for NUTS, which has no weights.
         effective_sample_size: Of how many independent draws they are worth, `(B,)`.
         posterior: All sites, and what ArviZ needs.
+
+    Example:
+        >>> law = dist.Normal(torch.zeros(2, 17, 3), 0.3).to_event(2)
+        >>> known = torch.full((2, 17, 3), torch.nan)
+        >>> known[:, 13] = torch.tensor([0.2, -0.1, 0.4])
+        >>> completed = complete(law, known, num_samples=200)
+        >>> completed.joints.sample((5,)).shape, completed.k_hat.shape
+        (torch.Size([5, 2, 17, 3]), torch.Size([2]))
     """
 
     law: EmpiricalDistribution
@@ -87,6 +95,15 @@ def complete_pose(
 
     Raises:
         InputError: If the law is over neither, or an option does not fit it.
+
+    Example:
+        >>> from propose_prob.inference import map_estimate
+        >>> known = torch.full((1, 17, 3), torch.nan)
+        >>> known[:, 13] = torch.tensor([0.2, -0.1, 0.4])
+        >>> model = complete_pose(dist.Normal(torch.zeros(1, 17, 3), 0.3).to_event(2))
+        >>> found = map_estimate(model, known, None).values["pose"]
+        >>> found[0, 13].round(decimals=1)
+        tensor([ 0.2000, -0.1000,  0.4000])
     """
     event = tuple(law.event_shape)
     if len(event) != 2 or event[1] not in (3, 6):

@@ -59,6 +59,12 @@ class FittedBody:
         log_density: What was maximised, `(B,)`, nats.
         converged: Whether the optimisation ended at a stationary point, `(B,)`.
         law: The law that the pose was fitted under.
+
+    Example:
+        >>> from propose_prob.tasks import generic_prior
+        >>> fitted = fit(generic_prior(2), torch.randn(2, 17, 2), solver="lbfgs", max_steps=3)
+        >>> fitted.theta.shape, fitted.camera.shape, fitted.focal
+        (torch.Size([2, 24, 3, 3]), torch.Size([2, 3]), None)
     """
 
     theta: Tensor

@@ -31,6 +31,14 @@ class FittedPeople:
         confidence: Their confidence `(B, J)`; 0 where not seen.
         frames: Name of each person's frame.
         people: Label of each person.
+
+    Example:
+        >>> import propose_prob
+        >>> p2d = propose_prob.data.load_cmu17("val").p2d()[:2, 0]
+        >>> frame = Keypoints(p2d, torch.ones(2, 17), H36M_17, 7, ("a", "b"))
+        >>> batch = next(fit_people(propose_prob.load("prohmr-cmu17"), [frame]))
+        >>> batch.frames, batch.people, batch.bodies.joints.shape
+        ((7, 7), ('a', 'b'), torch.Size([2, 17, 3]))
     """
 
     bodies: FittedBody
@@ -48,6 +56,15 @@ class FitStream(Iterator[FittedPeople]):
 
     Attributes:
         skipped: People who were passed over so far.
+
+    Example:
+        >>> import propose_prob
+        >>> p2d, confidence = propose_prob.data.load_cmu17("val").p2d()[:3, 0], torch.ones(3, 17)
+        >>> confidence[2, 3:] = 0
+        >>> frame = Keypoints(p2d, confidence, H36M_17, 0, ("a", "b", "c"))
+        >>> stream = fit_people(propose_prob.load("prohmr-cmu17"), [frame])
+        >>> sum(len(batch) for batch in stream), stream.skipped[0].person, stream.skipped[0].reason
+        (2, 'c', '3 of 17 joints seen')
     """
 
     def __init__(self, batches: Iterator[FittedPeople], skipped: list[Skipped]) -> None:
@@ -105,12 +122,12 @@ def fit_people(
             finite.
 
     Example:
-        >>> from propose_prob.models import ProHMRConfig
-        >>> frame = Keypoints(torch.randn(2, 17, 2), torch.ones(2, 17), H36M_17, 0, (0, 1))
-        >>> model = ProHMR(ProHMRConfig(flow_width=32, width=32)).eval()
-        >>> batch = next(fit_people(model, [frame], solver="lm"))
-        >>> batch.bodies.theta.shape, batch.people
-        (torch.Size([2, 24, 3, 3]), (0, 1))
+        >>> import propose_prob
+        >>> p2d = propose_prob.data.load_cmu17("val").p2d()[:2, 0]
+        >>> frame = Keypoints(p2d, torch.ones(2, 17), H36M_17, 0, (0, 1))
+        >>> batch = next(fit_people(propose_prob.load("prohmr-cmu17"), [frame]))
+        >>> batch.bodies.theta.shape, bool((batch.bodies.projected - p2d).abs().max() < 0.05)
+        (torch.Size([2, 24, 3, 3]), True)
     """
     for name, value, least in (("batch_size", batch_size, 1), ("min_joints", min_joints, 3)):
         if value < least:

@@ -21,7 +21,7 @@ from .views import (
     align,
     kabsch,
     place_root,
-    pose_law,
+    pose_prior,
     program,
     root_of,
     turn_pose,
@@ -66,6 +66,15 @@ class ViewEvidence:
         kernel: How fast evidence against far keypoints grows.
         body: For laws over rotations: maps matrices `(B, K, 3, 3)` to the J joints `(B, J, 3)`
             relative to their root, metres.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> views = dist.Normal(torch.randn(2, 17, 3), 0.1).to_event(2)
+        >>> place = torch.tensor([[0.0, 0, 4], [1, 0, 4]])
+        >>> cameras = Cameras(torch.eye(3).expand(2, 3, 3), place, 1000.0)
+        >>> evidence = ViewEvidence(100 * torch.randn(2, 17, 2), scale=5.0)
+        >>> fuse_views(views, cameras=cameras, evidence=evidence, max_steps=5).translation.shape
+        torch.Size([3])
     """
 
     keypoints: Tensor
@@ -88,6 +97,13 @@ class Fused:
         translation: Where the root stands in the world, `(B, 3)`, where keypoints were given.
         log_density: Log-density that was maximised, `(B,)`, up to a constant.
         converged: `(B,)`.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> views = dist.Normal(torch.randn(3, 17, 3), 0.1).to_event(2)
+        >>> fused = fuse_views(views, cameras=Cameras(torch.eye(3).expand(3, 3, 3)))
+        >>> fused.pose.shape, bool(fused.converged), fused.translation
+        (torch.Size([17, 3]), True, None)
     """
 
     pose: Tensor
@@ -241,30 +257,6 @@ def fuse_views(
     parts = [pose, in_views, rotation, values.get("translation"), found.log_density]
     parts = [x[0] if single and x is not None else x for x in (*parts, found.converged)]
     return Fused(*parts)  # type: ignore[arg-type]
-
-
-def pose_prior(poses: Tensor, *, root: int = 0) -> Any:
-    """A law of root-relative poses fitted to examples, as `fuse_views`'s marginal.
-
-    A multivariate Student-t law with as many degrees of freedom as coordinates and the examples'
-    mean and covariance, at least 15 mm wide in every direction.
-
-    Args:
-        poses: Examples in camera axes `(N, J, 3)`, metres, more than 3 (J - 1) of them, for
-            instance a training split's.
-        root: Index of the root joint.
-
-    Raises:
-        InputError: If the shape does not fit or there are too few.
-
-    Example:
-        >>> law = pose_prior(torch.randn(100, 17, 3))
-        >>> law.event_shape
-        torch.Size([17, 3])
-    """
-    if poses.ndim != 3 or poses.shape[-1] != 3:
-        raise InputError(f"expected poses of shape (N, J, 3), got {tuple(poses.shape)}")
-    return pose_law(poses - poses[:, root : root + 1], root)
 
 
 def _groups(laws: Any) -> tuple[tuple[Group, ...], bool]:

@@ -76,6 +76,14 @@ class LiftedBatch:
         confidence: Their confidence `(B, J)`; 0 where not seen.
         frames: Name of each person's frame.
         people: Label of each person.
+
+    Example:
+        >>> from propose_prob import ProPose
+        >>> from propose_prob.data.keypoints import Keypoints
+        >>> frame = Keypoints(torch.randn(2, 17, 2), torch.ones(2, 17), H36M_17, 7, ("a", "b"))
+        >>> batch = next(lift(ProPose().eval(), [frame], samples=5))
+        >>> batch.people, batch.point_estimate.shape, batch.spread.shape
+        (('a', 'b'), torch.Size([2, 17, 3]), torch.Size([2, 17]))
     """
 
     law: Any
@@ -96,6 +104,16 @@ class Lift(Iterator[LiftedBatch]):
 
     Attributes:
         skipped: People who were passed over so far.
+
+    Example:
+        >>> from propose_prob import ProPose
+        >>> from propose_prob.data.keypoints import Keypoints
+        >>> confidence = torch.ones(2, 17)
+        >>> confidence[1, 3:] = 0
+        >>> frame = Keypoints(torch.randn(2, 17, 2), confidence, H36M_17, 0, ("a", "b"))
+        >>> stream = lift(ProPose().eval(), [frame], samples=5)
+        >>> sum(len(batch) for batch in stream), stream.skipped[0].person, stream.skipped[0].reason
+        (1, 'b', '3 of 17 joints seen')
     """
 
     def __init__(self, batches: Iterator[LiftedBatch], skipped: list[Skipped]) -> None:

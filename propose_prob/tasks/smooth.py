@@ -42,6 +42,13 @@ class Smoothed:
         log_density: Log-density that was maximised, nats.
         steps: Gauss-Newton steps taken.
         converged: Whether the last step was below the tolerance.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> law = dist.Normal(torch.zeros(4, 17, 3), 0.05).to_event(2)
+        >>> smoothed = smooth(law, fps=30.0, frames=torch.tensor([0, 1, 2, 5]))
+        >>> smoothed.seen.tolist(), bool(smoothed.spread[4, 0] > smoothed.spread[1, 0])
+        ([True, True, True, False, False, True], True)
     """
 
     pose: Tensor

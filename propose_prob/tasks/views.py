@@ -326,16 +326,35 @@ def place_root(
     return torch.linalg.solve(normal, (rows.mT @ gap[..., None])[..., 0])
 
 
-def pose_law(poses: Tensor, root: int) -> Any:
-    """A Student-t law of root-relative poses `(J, 3)` fitted to examples `(N, J, 3)`.
+def pose_prior(poses: Tensor, *, root: int = 0) -> Any:
+    """A law of root-relative poses fitted to examples, as `fuse_views`'s marginal.
 
-    It falls off more slowly than the laws that are divided by it, so that a quotient has a maximum.
+    A multivariate Student-t law with as many degrees of freedom as coordinates and the examples'
+    mean and covariance, at least 15 mm wide in every direction. It falls off more slowly than the
+    laws that are divided by it, so that a quotient has a maximum.
+
+    Args:
+        poses: Examples in camera axes `(N, J, 3)`, metres, more than 3 (J - 1) of them, for
+            instance a training split's.
+        root: Index of the root joint.
+
+    Raises:
+        InputError: If the shape does not fit or there are too few.
+
+    Example:
+        >>> from propose_prob.tasks import pose_prior
+        >>> law = pose_prior(torch.randn(100, 17, 3))
+        >>> law.event_shape
+        torch.Size([17, 3])
     """
     from torch.distributions import TransformedDistribution
 
     from ..distributions import VectorToJoints
 
-    flat = InsertRoot(root).inv(poses).flatten(-2).double()
+    if poses.ndim != 3 or poses.shape[-1] != 3:
+        raise InputError(f"expected poses of shape (N, J, 3), got {tuple(poses.shape)}")
+    relative = poses - poses[:, root : root + 1]
+    flat = InsertRoot(root).inv(relative).flatten(-2).double()
     size = flat.shape[-1]
     if len(flat) <= size:
         raise InputError(f"expected more than {size} poses to fit a prior to, got {len(flat)}")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..bodies import Body, SkeletonBody
 from ..data.simulate_body import BodyBatch, BodySimulator
 from ..models.discriminator import BodyDiscriminator
-from ..models.evidence import Evidence, keypoint_evidence
-from ..models.prohmr import ProHMR, camera_in_keypoints, weak_to_translation
+from ..models.evidence import Evidence, camera_in_keypoints, keypoint_evidence
+from ..models.prohmr import ProHMR, weak_to_translation
 from ..pose.camera import project
 from ..pose.rotations import matrix_from_6d, sixd_from_matrix
 from . import objectives

@@ -49,6 +49,18 @@ class DemoContent:
         skeleton: The joint set.
         model: Name of the model.
         credit: Credit line of the photo.
+
+    Example:
+        >>> from propose_prob.pose import H36M_17
+        >>> poses = 0.3 * np.random.default_rng(0).normal(size=(20, 17, 3))
+        >>> seen = 100 + 50 * poses[..., :2]
+        >>> content = DemoContent(
+        ...     image=np.ones((200, 200, 3)), p2d=seen.mean(0), visible=np.ones(17, bool),
+        ...     reprojected=seen, poses=poses, point=poses.mean(0), spread=poses.std(0).max(-1),
+        ...     radius=2 * poses.std(0).max(-1), skeleton=H36M_17, model="mine", credit="",
+        ... )
+        >>> content.skeleton.num_joints
+        17
     """
 
     image: Array
@@ -75,6 +87,18 @@ def demo_figure(content: DemoContent) -> Figure:
 
     Raises:
         InputError: If matplotlib is missing.
+
+    Example:
+        >>> from propose_prob.pose import H36M_17
+        >>> poses = 0.3 * np.random.default_rng(0).normal(size=(20, 17, 3))
+        >>> seen = 100 + 50 * poses[..., :2]
+        >>> content = DemoContent(
+        ...     image=np.ones((200, 200, 3)), p2d=seen.mean(0), visible=np.ones(17, bool),
+        ...     reprojected=seen, poses=poses, point=poses.mean(0), spread=poses.std(0).max(-1),
+        ...     radius=2 * poses.std(0).max(-1), skeleton=H36M_17, model="mine", credit="",
+        ... )
+        >>> len(demo_figure(content).axes)
+        4
     """
     require_matplotlib()
     from matplotlib import rc_context

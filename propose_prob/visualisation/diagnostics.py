@@ -46,6 +46,14 @@ def draw_calibration(ax: Axes, curves: Mapping[str, Calibration], *, joints: boo
 
     Raises:
         ValueError: If no curve has a number.
+
+    Example:
+        >>> import torch
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.evaluation import CalibrationCurve
+        >>> curve, draws = CalibrationCurve(17), torch.randn(51, 40, 17, 3)
+        >>> curve.update(draws[1:], draws[0], torch.ones(40, 17, dtype=torch.bool))
+        >>> draw_calibration(Figure().subplots(), {"all": curve.compute()})
     """
     shown = {name: c for name, c in curves.items() if np.isfinite(c.error)}
     if not shown:
@@ -74,6 +82,14 @@ def draw_pit(ax: Axes, density: Tensor) -> None:
         ax: Where to draw.
         density: Heights of the bins for each coordinate `(bins, J, 3)`, as `PITHistogram.compute`
             gives them; joints without any, and the root, should be NaN or left out.
+
+    Example:
+        >>> import torch
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.evaluation import PITHistogram
+        >>> pit, draws = PITHistogram(17), torch.randn(51, 40, 17, 3)
+        >>> pit.update(draws[1:], draws[0])
+        >>> draw_pit(Figure().subplots(), pit.compute())
     """
     heights = density.nanmean(1).numpy()
     edges = np.linspace(0, 1, len(heights) + 1)
@@ -125,6 +141,14 @@ def draw_spread_error(ax: Axes, result: SpreadError) -> None:
     Args:
         ax: Where to draw.
         result: As `SpreadErrorHistogram.compute` gives it, in metres.
+
+    Example:
+        >>> import torch
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.evaluation import SpreadErrorHistogram
+        >>> histogram, spread = SpreadErrorHistogram(), torch.rand(2000)
+        >>> histogram.update(spread, spread * torch.rand(2000))
+        >>> draw_spread_error(Figure().subplots(), histogram.compute())
     """
     spread, error = 1000 * result.spread.numpy(), 1000 * result.error.numpy()
     largest = 1.08 * float(max(spread.max(), error.max()))
@@ -143,6 +167,14 @@ def draw_sparsification(ax: Axes, result: SpreadError) -> None:
     Args:
         ax: Where to draw.
         result: As `SpreadErrorHistogram.compute` gives it, in metres.
+
+    Example:
+        >>> import torch
+        >>> from matplotlib.figure import Figure
+        >>> from propose_prob.evaluation import SpreadErrorHistogram
+        >>> histogram, spread = SpreadErrorHistogram(), torch.rand(2000)
+        >>> histogram.update(spread, spread * torch.rand(2000))
+        >>> draw_sparsification(Figure().subplots(), histogram.compute())
     """
     removed = 100 * result.removed.numpy()
     curves = (

@@ -66,6 +66,18 @@ def report_page(
 
     Raises:
         InputError: If matplotlib is missing.
+
+    Example:
+        >>> import propose_prob
+        >>> from propose_prob.evaluation import CMU17Set, Protocol, evaluate
+        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ... )
+        >>> report = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol)
+        >>> page = report_page(report, model="lifting flow", skeleton=data.skeleton)
+        >>> page.lower().startswith("<!doctype html>")
+        True
     """
     require_matplotlib()
     title = f"{model} on {report.protocol.dataset}, {report.protocol.split}"

@@ -58,6 +58,19 @@ def write_viewer(
     Raises:
         InputError: If plotly is missing, the joints are not those of `skeleton`, or a shape does
             not fit.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob.pose import H36M_17
+        >>> poses = np.random.default_rng(0).normal(size=(3, 10, 17, 3))
+        >>> result = StoredResult(
+        ...     H36M_17.joint_names, ("0", "1", "2"), ("a",) * 3,
+        ...     {"pose": poses, "point_estimate": poses.mean(1)},
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_viewer(f"{folder}/poses.html", result, H36M_17)
+        ...     "plotly" in Path(f"{folder}/poses.html").read_text()
+        True
     """
     try:
         from plotly.offline import get_plotlyjs

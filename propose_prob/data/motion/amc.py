@@ -102,6 +102,45 @@ def read_amc(
     Raises:
         InputError: If a file is missing, breaks the format, or needs translating or stretching
             bones; the message has the line.
+
+    Example:
+        >>> import tempfile
+        >>> asf = '''
+        ... :units
+        ...   length 0.45
+        ...   angle deg
+        ... :root
+        ...   order TX TY TZ RX RY RZ
+        ...   axis XYZ
+        ...   position 0 0 0
+        ...   orientation 0 0 0
+        ... :bonedata
+        ...   begin
+        ...     name arm
+        ...     direction 1 0 0
+        ...     length 4.5
+        ...     axis 0 0 0 XYZ
+        ...     dof rz
+        ...     limits (-180 180)
+        ...   end
+        ... :hierarchy
+        ...   begin
+        ...     root arm
+        ...   end
+        ... '''
+        >>> amc = '''
+        ... :FULLY-SPECIFIED
+        ... :DEGREES
+        ... 1
+        ... root 0 0 0 0 0 0
+        ... arm 90
+        ... '''
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     files = Path(folder, "01.amc"), Path(folder, "01.asf")
+        ...     _ = files[0].write_text(amc), files[1].write_text(asf)
+        ...     motion = read_amc(*files)
+        >>> motion.bone_names, motion.end_joints()[0, 1].numpy().round(3) + 0.0
+        (('root', 'arm'), array([0.   , 0.254, 0.   ]))
     """
     skeleton = _read_asf(Path(asf), metres_per_unit)
     frames = _read_frames(_Lines(Path(path)), skeleton)
