@@ -38,6 +38,15 @@ class AmassMotion:
         translation: `(T, 3)`, float32, metres, z up.
         gender: `"female"`, `"male"` or `"neutral"`.
         frame_rate: Frames a second.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/walk.npz", poses=np.zeros((240, 156)), trans=np.zeros((240, 3)),
+        ...         betas=np.zeros(16), gender="female", mocap_framerate=120.0)
+        ...     motion = read_amass(f"{folder}/walk.npz")
+        >>> f"{len(motion) / motion.frame_rate} s of {motion.model}", motion.theta.shape
+        ('2.0 s of smplh', torch.Size([240, 24, 3, 3]))
     """
 
     theta: Tensor
@@ -65,6 +74,17 @@ def read_amass(path: str | Path) -> AmassMotion:
     Raises:
         InputError: If the file is missing, broken or of another kind, such as AMASS's `shape.npz`;
             if an array holds objects, NaN, or has another shape.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob.bodies import SkeletonBody
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/walk.npz", poses=np.zeros((5, 72)), trans=np.zeros((5, 3)),
+        ...         betas=np.zeros(10), gender="neutral", mocap_framerate=60.0)
+        ...     motion = read_amass(f"{folder}/walk.npz")
+        >>> posed = SkeletonBody()(motion.theta)
+        >>> (posed.joints + motion.translation[:, None]).shape
+        torch.Size([5, 24, 3])
     """
     path = Path(path)
     needed = ("poses", "trans", "betas", "gender")

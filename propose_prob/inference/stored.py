@@ -34,6 +34,13 @@ class StoredResult:
             (`pose (N, S, J, 3)`, `point_estimate (N, J, 3)`, ...), and for fitted bodies `theta
             (N, K, 3, 3)`, `shape (N, B)`, `translation (N, 3)` and `joints (N, J, 3)`, metres.
         attributes: What the file says about how it was made.
+
+    Example:
+        >>> result = StoredResult(
+        ...     ("hip", "knee"), ("0", "1"), ("a", "a"), {"point_estimate": np.zeros((2, 2, 3))}
+        ... )
+        >>> len(result), result.take([1]).frames, result.point.shape
+        (2, ('1',), (2, 2, 3))
     """
 
     joint_names: tuple[str, ...]

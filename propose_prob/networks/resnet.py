@@ -189,6 +189,14 @@ def load_backbone(network: ResNet, path: str | Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read, or lacks or misshapes a weight of the network; the
             message names the first ones.
+
+    Example:
+        >>> import tempfile
+        >>> from propose_prob.networks import resnet18
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(resnet18(width=8, classes=10).state_dict(), f"{folder}/trained.pt")
+        ...     load_backbone(resnet18(width=8), f"{folder}/trained.pt")
+        ['fc.bias', 'fc.weight']
     """
     path = Path(path)
     tensors = _state_dict(path)
