@@ -1,6 +1,7 @@
 """The documentation names every public name, its links lead somewhere, and its Python runs."""
 
 import dataclasses
+import doctest
 import importlib
 import inspect
 import re
@@ -94,6 +95,27 @@ def test_docstrings_explain_the_arguments_there_are(value):
     elif inspect.isfunction(value) and arguments is None:
         pointed = re.search(r"\bsee `|\bas `|arguments .* are", text)
         assert len(parameters(value)) <= 5 or pointed, "six arguments and no Args section"
+
+
+def exported():
+    """Classes and functions that the package or one of its parts exports, each once."""
+    found = {}
+    for part in parts_with_all():
+        for name in getattr(part, "__all__", ()):
+            value = getattr(part, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                found.setdefault(value, f"{part.__name__}.{name}")
+    return [pytest.param(value, id=name) for value, name in found.items()]
+
+
+@pytest.mark.parametrize("value", exported())
+def test_exported_names_show_their_use(value):
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(value) or "")
+    assert examples, "no example"
+    # What a function gives back may be shown without naming its class.
+    named = any(value.__name__ in example.source for example in examples)
+    assert named or inspect.isclass(value), "shows something else"
+    assert not any(doctest.SKIP in example.options for example in examples), "never run"
 
 
 def anchors(path):
