@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-slow docs audit
+.PHONY: help demo test lint test-slow docs links audit
 
 help:
 	@echo "make demo       3D hypotheses for the person on the photo that ships with the package"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make audit      known vulnerabilities of what is installed (asks a database on the network)"
 	@echo "make docs       the documentation, tutorials run, into docs/_build/html"
+	@echo "make links      whether the addresses in the documentation answer (asks each on the network)"
 
 # torch is by far the largest download: in a step of its own, an interrupted set-up does not fetch it twice.
 $(VENV)/.torch: constraints.txt
@@ -61,3 +62,9 @@ audit: $(VENV)/.dev
 docs: $(VENV)/.docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Tutorials are read, not run: their cells have no language then.
+links: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -b linkcheck -D nb_execution_mode=off \
+		-D suppress_warnings=ref.python,myst-nb.lexer docs docs/_build/links
+	@echo "every address answered; docs/_build/links/output.txt lists them"

@@ -11,6 +11,11 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 # Notebooks run in folders of their own; tutorial 11 uses the tests' zoo.
 os.environ["PYTHONPATH"] = str(HERE.parent)
+# Their kernels do not read the reader's own settings, and do not warn of talking over local ports.
+profile = HERE / "_build" / "ipython" / "profile_default"
+profile.mkdir(parents=True, exist_ok=True)
+(profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
+os.environ["IPYTHONDIR"] = str(profile.parent)
 
 project = "propose_prob"
 author = "the propose_prob developers"
