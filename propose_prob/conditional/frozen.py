@@ -106,6 +106,16 @@ class _ByContext(Chain):
             return self._stacked([self._one(i).inverse_and_ladj(y[:, i]) for i in self._range])
         return super().inverse_and_ladj(y)
 
+    def _call(self, x: Tensor) -> Tensor:
+        if self._one_by_one(x):
+            return torch.stack([self._one(i)._call(x[:, i]) for i in self._range], 1)
+        return super()._call(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        if self._one_by_one(y):
+            return torch.stack([self._one(i)._inverse(y[:, i]) for i in self._range], 1)
+        return super()._inverse(y)
+
     @property
     def _range(self) -> range:
         return range(self.contexts)

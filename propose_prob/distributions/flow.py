@@ -56,7 +56,10 @@ class FlowDistribution(dist.TransformedDistribution):
         if batch_shape is not None:
             base = base.expand(torch.broadcast_shapes(batch_shape, base.batch_shape))
         parts = [transforms] if isinstance(transforms, Transform) else list(transforms)
-        super().__init__(base, [Chain(parts)], validate_args=validate_args)
+        # Chains map vectors to vectors: what torch's own constructor finds out is known.
+        self.base_dist = base
+        self.transforms = [Chain(parts)]
+        Distribution.__init__(self, base.batch_shape, base.event_shape, validate_args=validate_args)
 
     @property
     def transform(self) -> Chain:

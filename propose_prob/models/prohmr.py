@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..bodies import SkeletonBody
 from ..conditional import ConditionalFlow
 from ..conditional.flow import glow_stack
 from ..distributions import (
@@ -170,6 +171,8 @@ class ProHMR(nn.Module):
         self.head = ResidualMLP(config.context, config.shape + 3, width=config.context, blocks=1)
         self.calibration = BaseRecalibration()
 
+        self.body = SkeletonBody()
+
     @staticmethod
     def lifting(config: LiftingConfig | None = None) -> LiftingFlow:
         """The variant over 3D joints (sec. 3.6); see `LiftingFlow`."""
@@ -230,7 +233,7 @@ class ProHMR(nn.Module):
         shape, weak = self.shape_and_camera(context)
         if self.calibration.active:
             features = told_of_body(
-                self.calibration, law, shape, p2d, confidence, focal=focal, center=center
+                self.calibration, self.body, law, shape, p2d, confidence, focal=focal, center=center
             )
             law = self.calibration(law, features)
         camera = camera_in_keypoints(weak, evidence)
@@ -260,8 +263,9 @@ class ProHMR(nn.Module):
         finally:
             self.calibration.enabled = enabled
         return told_of_body(
-            self.calibration, found.law, found.shape, p2d, confidence, focal=focal, center=center
-        )
+            self.calibration, self.body, found.law, found.shape, p2d, confidence,
+            focal=focal, center=center,
+        )  # fmt: skip
 
     def estimate_images(
         self,

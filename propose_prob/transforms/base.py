@@ -12,7 +12,8 @@ class VectorTransform(Transform, ABC):
     """Bijection of the last axis, from latent to event, without a cache.
 
     Subclasses give `call_and_ladj` and `inverse_and_ladj`: the value together with the
-    log-determinant of the map that made it, in one pass.
+    log-determinant of the map that made it, in one pass. `_call` and `_inverse` give the value
+    alone; a subclass that saves work by that overrides them.
 
     `constant_ladj` is a promise: the log-determinant depends neither on the value nor on anything
     but parameters and context. Only then is a flow's mode known in closed form.
@@ -97,6 +98,16 @@ class Chain(VectorTransform):
             total = total + ladj
         return x, total.expand(x.shape[:-1])
 
+    def _call(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part._call(x) if isinstance(part, VectorTransform) else part(x)
+        return x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            y = part._inverse(y) if isinstance(part, VectorTransform) else part.inv(y)
+        return y
+
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Undoes all parts, last to first."""
         total = y.new_zeros(())
@@ -161,3 +172,9 @@ class Inverse(VectorTransform):
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Applies the transform."""
         return self.transform.call_and_ladj(y)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.transform._inverse(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.transform._call(y)
