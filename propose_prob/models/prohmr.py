@@ -170,7 +170,6 @@ class ProHMR(nn.Module):
         )
         self.head = ResidualMLP(config.context, config.shape + 3, width=config.context, blocks=1)
         self.calibration = BaseRecalibration()
-
         self.body = SkeletonBody()
 
     @staticmethod
