@@ -13,13 +13,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
 from propose_prob.errors import InputError
 
 __all__ = ["load_pickle"]
+
+#: Most entries of nested lists and tuples, and most bytes of a sparse matrix written out.
+_LARGEST, _DENSE = 10_000_000, 2**28
 
 
 def load_pickle(source: str | PathLike[str] | IO[bytes], *, name: str = "") -> object:
@@ -39,33 +42,76 @@ def load_pickle(source: str | PathLike[str] | IO[bytes], *, name: str = "") -> o
 
     Raises:
         FileNotFoundError: If there is no such file.
-        InputError: If the file asks for any other class or function (the message names it), or is
-            no complete pickle.
+        InputError: If the file asks for any other class or function (the message names it), is no
+            complete pickle, or would take far more memory than it has bytes.
     """
     if isinstance(source, (str, PathLike)):
         with Path(source).open("rb") as file:
             return load_pickle(file, name=str(source))
     try:
-        return _plain(_Reader(source).load(), {})
+        value = _plain(_Reader(source).load(), {})
+        _check_expanded(value)
+        return value
     except _Refused as error:
         raise InputError(
-            f"{name} asks for {error}, which is neither an array nor a container; it was not "
-            "read, since a pickle may execute what it asks for"
+            f"{name} asks for {_line(error)}, which is neither an array nor a container; it was "
+            "not read, since a pickle may execute what it asks for"
         ) from None
     # Broken or hostile bytes make the unpickler raise nearly anything.
     except Exception as error:
         raise InputError(
-            f"expected a complete pickle of arrays in {name}: {type(error).__name__}: {error}"
+            f"expected a complete pickle of arrays in {name}: {type(error).__name__}: "
+            f"{_line(error)}"
         ) from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 class _Refused(Exception):
     """A name that is not in the table."""
 
 
-class _Reader(pickle.Unpickler):
+def _weighing(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    def load_and_weigh(reader: Any) -> None:
+        load(reader)
+        reader.weigh(reader.stack[-1])
+
+    return load_and_weigh
+
+
+def _load_global(reader: Any) -> None:
+    module, name = reader.readline(), reader.readline()
+    if not name.endswith(b"\n"):
+        raise EOFError("a name is cut off")
+    reader.append(reader.find_class(module[:-1].decode(), name[:-1].decode()))
+
+
+# The one written in Python: the other's memo takes as much memory as a file asks for (ten bytes are
+# enough for 64 GB), and what it puts together cannot be watched.
+class _Reader(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        **{
+            code[0]: _weighing(pickle._Unpickler.dispatch[code[0]])
+            for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+        },
+        pickle.GLOBAL[0]: _load_global,
+    }
+
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="latin1")
+        # Kept beside its weight, a tuple keeps its id.
+        self._weights: dict[int, tuple[int, tuple[Any, ...]]] = {}
+
+    def weigh(self, value: tuple[Any, ...]) -> None:
+        """Refuse tuples that hold themselves over and over: hashing one of 60 would never end."""
+        inner = (self._weights.get(id(item), (0,))[0] for item in value if type(item) is tuple)
+        weight = len(value) + sum(inner)
+        if weight > _LARGEST:
+            raise ValueError(f"tuples of more than {_LARGEST} entries")
+        self._weights[id(value)] = weight, value
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -148,7 +194,10 @@ class _Sparse(_StandIn):
         rows, columns = fields["_shape"] if "_shape" in fields else fields["shape"]
         data = fields["data"]
         if "indptr" in fields:
-            along = np.repeat(np.arange(len(fields["indptr"]) - 1), np.diff(fields["indptr"]))
+            counts = np.diff(fields["indptr"])
+            if len(counts) and not 0 <= counts.min() <= counts.max() <= len(data) >= counts.sum():
+                raise ValueError("a sparse matrix whose index does not fit its entries")
+            along = np.repeat(np.arange(len(counts)), counts)
             across = fields["indices"][: len(along)]
             row, column = (across, along) if self.by_column else (along, across)
             data = data[: len(along)]
@@ -156,6 +205,8 @@ class _Sparse(_StandIn):
             row, column = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
         if len(data) and (min(row.min(), column.min()) < 0):
             raise ValueError("negative indices in a sparse matrix")
+        if rows * columns * data.dtype.itemsize > _DENSE:
+            raise ValueError(f"a sparse matrix of {rows} x {columns}")
         dense = np.zeros((rows, columns), data.dtype)
         # Entries that are stored twice count twice.
         np.add.at(dense, (row, column), data)
@@ -279,6 +330,30 @@ def _table() -> dict[tuple[str, str], Any]:
 
 
 _TABLE: Mapping[tuple[str, str], Any] = _table()
+
+
+def _check_expanded(value: Any) -> None:
+    """Refuse lists that hold others over and over: as an array they would fill the memory."""
+    left, entries, size = [value], 0, 0
+    seen: dict[int, int] = {}
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            if id(item) not in seen:
+                seen[id(item)] = 0
+                left.extend(item.values())
+        elif isinstance(item, list | tuple):
+            entries += len(item)
+            if entries > _LARGEST:
+                raise ValueError(f"lists of more than {_LARGEST} entries")
+            left.extend(item)
+        elif isinstance(item, np.ndarray):
+            size += item.nbytes
+            if item.dtype == object and id(item) not in seen:
+                left.extend(item.flat)
+            seen[id(item)] = item.nbytes
+    if size > _DENSE + 2 * sum(seen.values()):
+        raise ValueError(f"lists of {size} bytes of arrays, most of them the same")
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:

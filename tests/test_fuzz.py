@@ -2,8 +2,6 @@
 
 import io
 import json
-import random
-import warnings
 import zipfile
 
 import numpy as np
@@ -17,6 +15,7 @@ from propose_prob.data.trc import read_trc
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
 from propose_prob.training.config import TrainConfig, read_config
 from propose_prob.training.run import read_world
+from tests.damage import check_damaged
 
 OPENPOSE = json.dumps(
     {"version": 1.3, "people": [{"pose_keypoints_2d": [float(i) for i in range(75)]}] * 2}
@@ -98,50 +97,9 @@ FORMATS = {
 }  # fmt: skip
 
 
-def damaged(content, generator):
-    """The bytes cut, flipped, repeated, or with something put in."""
-    data = bytearray(content)
-    for _ in range(generator.randint(1, 4)):
-        at = generator.randrange(len(data) + 1)
-        kind = generator.randrange(6)
-        if kind == 0:
-            data = data[:at]
-        elif kind == 1 and at < len(data):
-            data[at] ^= 1 << generator.randrange(8)
-        elif kind == 2:
-            data[at:at] = generator.choice(
-                [b"[" * 3000, b"1e999", b"\x00", b"NaN", b"-", b"\xff\xff\xff\x7f", b'{"a":' * 3000,
-                 b"99999999999999", b"null", b"../../../etc/passwd", b"}", b"\n", b"\xc3\x28"]
-            )  # fmt: skip
-        elif kind == 3:
-            end = at + generator.randrange(40)
-            data[at:end] = b""
-        elif kind == 4:
-            data[at:at] = data[at : at + generator.randrange(200)]
-        elif at < len(data):
-            data[at] = generator.randrange(256)
-        if not data:
-            break
-    return bytes(data)
-
-
 def check(name, tmp_path, seeds):
     make, read = FORMATS[name]
-    content, path = make(tmp_path), tmp_path / name
-    for seed in seeds:
-        path.write_bytes(damaged(content, random.Random(seed)))
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                # NumPy's word on arrays of Python 2, which are read all the same.
-                warnings.filterwarnings("ignore", ".*additional header parsing")
-                read(path)
-        except InputError as error:
-            assert "\n" not in str(error).strip(), f"{name}, seed {seed}: {error}"
-        except Exception as error:
-            raise AssertionError(f"{name}, seed {seed}: {type(error).__name__}: {error}") from error
-        shown = [str(w.message) for w in caught]
-        assert not shown, f"{name}, seed {seed}: {shown}"
+    check_damaged(name, make(tmp_path), tmp_path / name, read, seeds)
 
 
 @pytest.mark.parametrize("name", FORMATS)

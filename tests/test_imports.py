@@ -13,9 +13,11 @@ ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
-FOUNDATION = {"errors"}
+FOUNDATION = {"errors", "_archives", "_hdf5"}
 ALLOWED = {
     "errors": set(),
+    "_archives": {"errors"},
+    "_hdf5": {"errors"},
     "devices": FOUNDATION,
     "_zuko": set(),
     "_unpickle": FOUNDATION,

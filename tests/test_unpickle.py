@@ -1,5 +1,6 @@
 """The restricted unpickler, on pickles of every protocol and on hostile ones."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -315,6 +316,48 @@ def test_refuses_endless_nesting_and_huge_lengths(tmp_path):
             read(tmp_path, data)
     with pytest.raises(InputError, match="expected a complete pickle"):
         read(tmp_path, b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.")
+
+
+def _nested(opcode, depth=60):
+    """A list or tuple of two that are the same, over and over."""
+    return b"\x80\x02K\x01" + b"".join(b"q%c0h%ch%c" % (n, n, n) + opcode for n in range(depth))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # A memo of 2^32 entries.
+        b"\x80\x02]r\xff\xff\xff\xff.",
+        # Tuples of 2^60 entries, as a value, as a key, in a set, in an ordered dict.
+        _nested(b"\x86") + b".",
+        b"\x80\x02}" + _nested(b"\x86")[2:] + b"K\x01s.",
+        b"\x80\x02c__builtin__\nset\n(" + _nested(b"\x86")[2:] + b"l\x85R.",
+        # A list of 2^60 entries.
+        b"\x80\x02K\x01" + b"".join(b"q%c0(h%ch%cl" % (n, n, n) for n in range(60)) + b".",
+    ],
+    ids=["memo", "tuple", "key", "set", "list"],
+)
+def test_small_files_do_not_fill_the_memory_or_the_day(tmp_path, data):
+    with pytest.raises(InputError) if data[2:4] != b"]r" else contextlib.nullcontext():
+        read(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"_shape": (10**6, 10**6)}, {"indptr": np.array([0, 2**40])}, {"indptr": np.array([0, -1])}],
+)
+def test_sparse_matrices_that_would_fill_the_memory_are_refused(tmp_path, change):
+    matrix = sparse.csc_matrix(np.eye(3))
+    matrix.__dict__.update(change)
+    with pytest.raises(InputError, match="a sparse matrix"):
+        read(tmp_path, pickle.dumps(matrix, 2))
+
+
+def test_lists_of_one_array_over_and_over_are_refused(tmp_path):
+    array = np.zeros(10**6)
+    with pytest.raises(InputError, match="most of them the same"):
+        read(tmp_path, pickle.dumps([[array] * 100] * 2))
+    assert len(read(tmp_path, pickle.dumps([array] * 3))) == 3
 
 
 def test_reads_a_stream_from_where_it_stands():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from propose_prob._archives import DAMAGE, read_npz
 from propose_prob._unpickle import load_pickle
 from propose_prob.bodies.mesh import MeshBody
 from propose_prob.errors import InputError
@@ -142,7 +143,7 @@ def load_smpl(
     missing = [key for key in _NEEDED if key not in data]
     if missing:
         raise InputError(f"expected a body model in {path}, it has no {', '.join(missing)}")
-    style = str(np.asarray(data.get("bs_style", "lbs")).item())
+    style = ", ".join(map(str, np.ravel(data.get("bs_style", "lbs"))))
     if style not in ("lbs", "b'lbs'"):
         raise InputError(f"expected linear blend skinning (bs_style lbs) in {path}, got {style!r}")
     skeleton = _skeleton_of(data["kintree_table"], path)
@@ -180,7 +181,7 @@ def load_smpl(
         joint_regressor=values["J_regressor"],
         shape_directions=_directions(values["shapedirs"], num_shape, num_expression, count, path),
         pose_directions=values.get("posedirs"),
-        faces=torch.as_tensor(np.asarray(data["f"]).astype(np.int64)),
+        faces=values["f"].long(),
         regressors=regressors,
         rest=rest,
     )
@@ -196,19 +197,13 @@ def _read(path: Path) -> dict[str, Any]:
         return data
     if path.suffix != ".npz":
         raise InputError(f"expected a body model in .npz or .pkl, got {path}")
-    try:
-        # A file opened here is closed here; np.load leaves that of a broken archive open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {key: file[key] for key in _KEYS if key in file.files}
-    # What zipfile and numpy raise for broken files is not documented.
-    except Exception as error:
-        raise InputError(f"expected an .npz of plain arrays in {path}: {error}") from None
+    return read_npz(path, _KEYS)
 
 
 def _skeleton_of(tree: Any, path: Path) -> Skeleton:
     tree = np.asarray(tree)
     skeleton = _SKELETONS.get(tree.shape[-1]) if tree.ndim == 2 else None
-    if skeleton is None or tree.dtype.kind not in "iuf":
+    if skeleton is None or tree.dtype.kind not in "iuf" or not np.isfinite(tree).all():
         raise InputError(
             f"expected kintree_table of shape (2, 24), (2, 52) or (2, 55) in {path}, "
             f"got {tree.shape}: SMPL, SMPL-H and SMPL-X are known"
@@ -224,7 +219,12 @@ def _tensor(value: Any, key: str, path: Path) -> Tensor:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise InputError(f"expected numbers in {key} of {path}, got {array.dtype}")
-    return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32))
+    # What exceeds float32 becomes infinite here.
+    with np.errstate(over="ignore"):
+        numbers = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(numbers).all():
+        raise InputError(f"expected finite numbers in {key} of {path}, got others")
+    return torch.as_tensor(numbers)
 
 
 def _directions(
@@ -293,8 +293,9 @@ def _h36m(regressor: str | PathLike[str] | Tensor, template: Tensor) -> Tensor:
     else:
         path = Path(regressor)
         try:
-            stored = np.load(path, allow_pickle=False)
-        except ValueError as error:
+            # Mapped, since its header may announce more than there is.
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        except DAMAGE as error:
             raise InputError(f"expected an .npy array in {path}: {error}") from None
         weights = _tensor(stored, "the array", path)
     if tuple(weights.shape) != (17, len(template)):

@@ -125,28 +125,25 @@ class View:
 
 
 def _read_truth(path: Path, count: int) -> Array:
-    import zipfile
-
     import numpy as np
 
-    from ..data.archives import check_archive
+    from .._archives import DAMAGE, read_npz
 
-    try:
-        with path.open("rb") as file:
-            if path.suffix == ".npz":
-                check_archive(file, path)
-            stored = np.load(file, allow_pickle=False)
-            if isinstance(stored, np.lib.npyio.NpzFile):
-                if "p3d" not in stored.files:
-                    raise InputError(
-                        f"{path}: expected an array p3d, got {', '.join(stored.files)}"
-                    )
-                stored = stored["p3d"]
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as an array: {error}") from None
-    if stored.ndim != 3 or len(stored) != count:
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if "p3d" not in arrays:
+            raise InputError(f"{path}: expected an array p3d, got {', '.join(arrays)}")
+        stored = arrays["p3d"]
+    else:
+        try:
+            # Mapped, since its header may announce more than there is.
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        except DAMAGE as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{path}: cannot be read as an array: {reason or error}") from None
+    if stored.ndim != 3 or len(stored) != count or stored.dtype.kind not in "fiu":
         raise InputError(
             f"{path}: expected ground truth for the {count} poses of the result (axis 0), "
-            f"got shape {stored.shape}"
+            f"got shape {stored.shape} of {stored.dtype}"
         )
     return np.asarray(stored, dtype=np.float64)

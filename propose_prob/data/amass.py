@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .._archives import DAMAGE, check_archive
 from ..errors import InputError
 from ..pose.rotations import matrix_from_axis_angle
-from .archives import check_archive
-from .keypoints import _DAMAGE
 
 __all__ = ["AmassMotion", "read_amass"]
 
@@ -155,7 +154,7 @@ def read_arrays(
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(f"{path}: expected a complete .npz of plain arrays: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._archives import read_npz
 from ..errors import InputError
 from ..pose.skeleton import H36M_17, Skeleton, get_skeleton
 from .evaluation_batch import EvaluationBatch
@@ -38,7 +38,7 @@ def read_pairs(path: str | Path) -> tuple[EvaluationBatch, Skeleton]:
         InputError: If the file cannot be read, or an array is missing, unknown or of a wrong shape.
     """
     path = Path(path)
-    arrays = _arrays(path)
+    arrays = read_npz(path)
     missing = [name for name in ("p2d", "p3d") if name not in arrays]
     unknown = sorted(set(arrays) - {"p2d", "p3d", *_OPTIONAL})
     if missing or unknown:
@@ -51,6 +51,11 @@ def read_pairs(path: str | Path) -> tuple[EvaluationBatch, Skeleton]:
         raise InputError(
             f"{path}: expected p2d (N, J, 2) and p3d (N, J, 3), got {tuple(p2d.shape)} and "
             f"{tuple(p3d.shape)}"
+        )
+    if not bool(p3d.isfinite().all()):
+        item, joint, _ = (~p3d.isfinite()).nonzero()[0].tolist()
+        raise InputError(
+            f"{path}: expected finite p3d, got another number for item {item}, joint {joint}"
         )
     count, joints = p2d.shape[:2]
     if count == 0:
@@ -85,21 +90,6 @@ def read_pairs(path: str | Path) -> tuple[EvaluationBatch, Skeleton]:
     ), skeleton
 
 
-def _arrays(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise InputError(f"{path}: expected an .npz with p2d and p3d, got a single array")
-            return {name: file[name] for name in file.files}
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: expected an .npz of plain arrays, got something else ({error})"
-        ) from error
-
-
 def _skeleton(path: Path, arrays: dict[str, Any], joints: int) -> Skeleton:
     if "skeleton" not in arrays:
         if joints != H36M_17.num_joints:
@@ -119,7 +109,9 @@ def _skeleton(path: Path, arrays: dict[str, Any], joints: int) -> Skeleton:
 def _numbers(path: Path, arrays: dict[str, Any], name: str) -> Tensor:
     if arrays[name].dtype.kind not in "fiub":
         raise InputError(f"{path}: expected numbers in {name}, got {arrays[name].dtype}")
-    return torch.from_numpy(np.asarray(arrays[name], dtype=np.float32))
+    # What exceeds float32 becomes infinite here.
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.asarray(arrays[name], dtype=np.float32))
 
 
 def _shaped(path: Path, arrays: dict[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:

@@ -6,8 +6,10 @@ the process or never ended in each of three runs of 60 files; `c3d` 0.6.0 raised
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +53,7 @@ def read_c3d(path: str | Path) -> MarkerRecording:
             reader = Reader(file)
             expected, rate = int(reader.frame_count), float(reader.point_rate)
             stored_labels, units = reader.get("POINT:LABELS"), reader.get("POINT:UNITS")
+            _check_sizes(path, reader, stored_labels, expected)
             labels = (
                 [] if stored_labels is None else list(map(str.strip, stored_labels.string_array))
             )
@@ -58,6 +61,8 @@ def read_c3d(path: str | Path) -> MarkerRecording:
             frames = [points[:, :4] for _, points, _ in reader.read_frames()]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except InputError:
+        raise
     # The package asserts, divides and unpacks what a damaged file gives it.
     except Exception as error:
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -82,3 +87,17 @@ def read_c3d(path: str | Path) -> MarkerRecording:
         torch.from_numpy(np.where(missing[..., None], np.nan, positions).astype(np.float32)),
         rate,
     )
+
+
+def _check_sizes(path: Path, reader: Any, labels: Any, frames: int) -> None:
+    """Compare what a file announces with its size: the package would read frames without end."""
+    if reader.point_used < 1:
+        raise InputError(f"{path}: expected points, got none")
+    frame = 4 * reader.point_used * (4 if reader.point_scale < 0 else 2)
+    room = path.stat().st_size // frame
+    if frames > room:
+        raise InputError(f"{path}: expected {frames} frames, got at most {room}: cut off")
+    # Empty labels take no room; there are not more than the format can count.
+    count = 0 if labels is None else math.prod(labels.dimensions[1:])
+    if count > max(len(labels.bytes) if count else 0, 65_535):
+        raise InputError(f"{path}: expected labels of points, got room for {count} of them")

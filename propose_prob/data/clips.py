@@ -36,7 +36,8 @@ class PoseClip:
         valid: Frames that the data set counts `(N,)`, booleans.
 
     Raises:
-        InputError: If an array's shape does not fit the others.
+        InputError: If an array's shape does not fit the others, or a coordinate, the focal length
+            or the principal point is beyond float32.
     """
 
     sequence: str
@@ -65,6 +66,19 @@ class PoseClip:
             got = tuple(getattr(self, name).shape)
             if got != shape:
                 raise InputError(f"{self.sequence}: expected {name} of shape {shape}, got {got}")
+        for name in ("p2d", "p3d"):
+            beyond = getattr(self, name).isinf().flatten(1).any(1)
+            if bool(beyond.any()):
+                raise InputError(
+                    f"{self.sequence}: expected {name} within float32, frame "
+                    f"{int(beyond.nonzero()[0])} (axis 0) has larger numbers"
+                )
+        largest = float(np.finfo(np.float32).max)
+        if not (0 < self.focal <= largest and all(abs(c) <= largest for c in self.center)):
+            raise InputError(
+                f"{self.sequence}: expected a focal length > 0 and a principal point within "
+                f"float32, got {self.focal:g} and {self.center}"
+            )
 
     def __len__(self) -> int:
         return len(self.actions)

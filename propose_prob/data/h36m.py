@@ -212,6 +212,6 @@ def _numbers(
         raise InputError(f"{path}: expected {expected}, got {got}")
     if value.ndim != 3 or value.shape[1] not in joints or value.shape[2] not in axes:
         raise InputError(f"{path}: expected {expected}, got {value.shape}")
-    if np.isinf(value).any() or (axes == (3,) and np.isnan(value).any()):
+    if (np.abs(value) > np.finfo(np.float32).max).any() or (axes == (3,) and np.isnan(value).any()):
         raise InputError(f"{path}: expected finite {expected}, got NaN or infinite ones")
     return value

@@ -1,9 +1,6 @@
 """Reading 2D keypoints as detectors write them: JSON of five kinds, and arrays."""
 
 import re
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from propose_prob.data.archives import check_archive
+from propose_prob._archives import DAMAGE, check_archive
 from propose_prob.data.keypoints_json import Frame, parse_json
 from propose_prob.errors import InputError
 from propose_prob.pose.skeleton import SKELETONS, Skeleton, get_skeleton
@@ -21,20 +18,6 @@ from propose_prob.pose.skeleton import SKELETONS, Skeleton, get_skeleton
 __all__ = ["KeypointStream", "Keypoints", "read_keypoints"]
 
 _NPY, _ZIP, _PICKLE = b"\x93NUMPY", b"PK\x03\x04", b"\x80"
-# All that NumPy and zipfile raise on archives whose bytes were cut or changed.
-_DAMAGE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    ValueError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +255,7 @@ def _read_folder(
 def _read_npy(path: Path, skeleton: Skeleton | None) -> KeypointStream:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, "a complete .npy array of numbers", error) from error
     return _read_array(path, array, None, skeleton)
 
@@ -286,7 +269,7 @@ def _read_npz(path: Path, skeleton: Skeleton | None) -> KeypointStream:
                 arrays = {name: archive[name] for name in archive.files}
     except InputError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, "a complete .npz of plain arrays", error) from error
     confidence, stored = arrays.pop("confidence", None), arrays.pop("skeleton", None)
     if "keypoints" not in arrays and len(arrays) != 1:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .._archives import check_unpacked
+from .._hdf5 import check_matlab
 from ..errors import InputError
 
 __all__ = ["Cells", "read_mat"]
@@ -17,6 +21,9 @@ Cells = list[npt.NDArray[np.float64]]
 """The arrays in a MATLAB cell array's cells."""
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+
+#: Of a version 5 file: its header's length, the tag of compressed data, and zlib's best ratio.
+_HEADER, _COMPRESSED, _BEST = 128, 15, 1032
 
 
 def read_mat(
@@ -77,6 +84,7 @@ def _floats(path: Path, key: str, value: Any) -> npt.NDArray[np.float64]:
 def _read_version5(path: Path, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float64] | Cells]:
     from scipy.io import loadmat
 
+    _check_version5(path)
     found: dict[str, npt.NDArray[np.float64] | Cells] = {}
     for key, value in loadmat(path, variable_names=list(keys)).items():
         if key in keys:
@@ -88,11 +96,38 @@ def _read_version5(path: Path, keys: Sequence[str]) -> dict[str, npt.NDArray[np.
     return found
 
 
+def _check_version5(path: Path) -> None:
+    """Unpack what is packed, a piece at a time, to see how much it is."""
+    with path.open("rb") as file:
+        order: Literal["little", "big"] = "little" if file.read(_HEADER)[126:] == b"IM" else "big"
+        while len(tag := file.read(8)) == 8:
+            kind, length = (int.from_bytes(part, order) for part in (tag[:4], tag[4:]))
+            if kind != _COMPRESSED or length * _BEST <= 2**28:
+                file.seek(length, 1)
+                continue
+            end, size, unpack = file.tell() + length, 0, zlib.decompressobj()
+            while (left := end - file.tell()) > 0 and (piece := file.read(min(left, 2**16))):
+                size += len(unpack.decompress(piece))
+                check_unpacked(path, "a variable", size, length)
+
+
 def _read_hdf5(path: Path, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float64] | Cells]:
     import h5py
 
+    check_matlab(path, keys)
     found: dict[str, npt.NDArray[np.float64] | Cells] = {}
     with h5py.File(path, "r") as file:
+        size, stored = 0, path.stat().st_size
+
+        def numbers(key: str, variable: Any) -> npt.NDArray[np.float64]:
+            nonlocal size
+            if not isinstance(variable, h5py.Dataset) or variable.dtype.kind not in "fiub":
+                raise InputError(f"{path}: expected numbers in {key}, got something else")
+            # Together: a cell array may name one large array over and over.
+            size += math.prod(variable.shape or ()) * 8
+            check_unpacked(path, key, size, stored)
+            return _floats(path, key, variable[()]).T
+
         for key in keys:
             if key not in file:
                 continue
@@ -100,9 +135,8 @@ def _read_hdf5(path: Path, keys: Sequence[str]) -> dict[str, npt.NDArray[np.floa
             if not isinstance(variable, h5py.Dataset):
                 raise InputError(f"{path}: expected numbers in {key}, got a struct")
             if variable.dtype == h5py.ref_dtype:
-                cells = variable[()].ravel()
                 # HDF5 has MATLAB's axes in reverse.
-                found[key] = [_floats(path, key, file[cell][()]).T for cell in cells]
+                found[key] = [numbers(key, file[cell]) for cell in variable[()].ravel()]
             else:
-                found[key] = _floats(path, key, variable[()]).T
+                found[key] = numbers(key, variable)
     return found

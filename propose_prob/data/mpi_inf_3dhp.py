@@ -219,14 +219,18 @@ def _clip(
 ) -> PoseClip:
     focal, center, size = camera
     seen = np.isfinite(p2d).all(axis=-1)
+    # What exceeds float32 becomes infinite here, and the clip refuses it.
+    with np.errstate(over="ignore"):
+        pixels = np.where(seen[..., None], p2d, np.nan).astype(np.float32)
+        joints = p3d.astype(np.float32)
     return PoseClip(
         sequence=sequence,
         subject=subject,
         skeleton=MPI_INF_3DHP_17,
         actions=actions,
-        p2d=torch.from_numpy(np.where(seen[..., None], p2d, np.nan).astype(np.float32)),
+        p2d=torch.from_numpy(pixels),
         confidence=torch.from_numpy(seen.astype(np.float32)),
-        p3d=torch.from_numpy(p3d.astype(np.float32)),
+        p3d=torch.from_numpy(joints),
         focal=focal,
         center=center,
         image_size=size,

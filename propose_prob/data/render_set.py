@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .._archives import DAMAGE
 from ..errors import InputError
 from .amass import read_arrays
 from .render import TRUTH, RenderConfig, Renderer
@@ -190,7 +191,7 @@ def _open_images(target: Path, shard: int, size: int, count: int) -> npt.NDArray
     path = target / f"{shard:05d}.images.npy"
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path}: expected images ({error})") from None
     if images.shape != (count, size, size, 3) or images.dtype != np.uint8:
         raise InputError(

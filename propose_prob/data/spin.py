@@ -210,7 +210,9 @@ def _numbers(
         raise InputError(
             f"{path}: expected numbers of shape {shape} in {name}, got {array.dtype} {array.shape}"
         )
-    return array.astype(np.float32)
+    # What exceeds float32 becomes infinite here, and counts as not annotated.
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def _mask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ _FURTHER = (14, 2, 1, 0, 3, 4, 5, 16, 15, 17, 18, 9, 10, 11, 8, 7, 6)
 #: The same among BODY_25's, -1 where it has none. Its neck is the middle of the shoulders.
 _OPENPOSE = (8, 9, 10, 11, 12, 13, 14, -1, 1, -1, -1, 5, 6, 7, 2, 3, 4)
 _OPENPOSE_JOINTS = 25
+#: What photographs come in. Pillow knows more, of which one runs another program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 #: Focal length that such sets are read with, in sides of the crop: SPIN's 5000 pixels for 224.
 _FOCAL = 5000 / 224
 
@@ -125,8 +128,11 @@ def read_image(path: str | Path) -> Tensor:
     except ImportError:
         raise InputError("reading images needs Pillow: pip install 'propose_prob[plot]'") from None
     try:
-        with Image.open(path) as image:
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        # Pillow warns of what is wrong in a file and reads it all the same, or raises.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError:
         raise InputError(f"{path}: expected an image") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -210,4 +210,9 @@ def _numbers(
             f"{path}: expected numbers in {key} {expected}".rstrip()
             + f", got {array.dtype} of shape {array.shape}"
         )
-    return array.astype(np.float64)
+    # What exceeds float64 becomes infinite here; what exceeds float32 would later.
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float64)
+    if (np.abs(numbers) > np.finfo(np.float32).max).any():
+        raise InputError(f"{path}: expected numbers within float32 in {key}, got larger ones")
+    return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.archives import check_archive
+from .._archives import check_unpacked, read_npz
+from .._hdf5 import check_netcdf
 from ..errors import InputError
 from .schema import AXES, LABELS, VARIABLES
 
@@ -98,34 +100,32 @@ def read_result(path: str | Path) -> StoredResult:
         raise InputError(f"{path}: there is no such file")
     try:
         stored, attributes = (_netcdf if path.suffix == ".nc" else _npz)(path)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as a result: {error}") from None
     return _checked(path, stored, attributes)
 
 
 def _npz(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    import zipfile
-
-    try:
-        # NumPy leaves a file open that it cannot read.
-        with path.open("rb") as file:
-            check_archive(file, path)
-            with np.load(file, allow_pickle=False) as archive:
-                stored = {name: archive[name] for name in archive.files}
-    except zipfile.BadZipFile as error:
-        raise ValueError(str(error)) from None
+    stored = read_npz(path)
     attributes = {name: value.item() for name, value in stored.items() if value.ndim == 0}
     return {name: value for name, value in stored.items() if value.ndim}, attributes
 
 
 def _netcdf(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     import h5netcdf  # type: ignore[import-untyped]
+    import h5py
 
+    check_netcdf(path)
     stored: dict[str, Array] = {}
-    with h5netcdf.File(path, "r") as file:
+    # Opened by h5py: h5netcdf complains on the standard error about what it could not open.
+    with h5py.File(path, "r") as opened, h5netcdf.File(opened, "r") as file:
         attributes = {name: _plain(value) for name, value in file.attrs.items()}
         for group in (file, *file.groups.values()):
             for name, variable in group.variables.items():
+                size = math.prod(variable.shape) * max(8, variable.dtype.itemsize)
+                check_unpacked(path, name, size, path.stat().st_size)
                 values = np.asarray(variable[...])
                 if variable.dimensions[:2] == ("chain", "draw"):
                     values = np.moveaxis(values[0], 1, 0)
@@ -147,6 +147,12 @@ def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]
         raise InputError(
             f"{path}: expected a result with joint, frame, person and point_estimate or joints; "
             f"it has {', '.join(sorted(stored)) or 'nothing'}"
+        )
+    shapes = {name: stored[name].shape for name in ("joint", *LABELS)}
+    if any(len(shape) != 1 for shape in shapes.values()) or shapes["frame"] != shapes["person"]:
+        raise InputError(
+            f"{path}: expected labels of joints, and as many of frames as of people, got shapes "
+            f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
         )
     joints = tuple(str(name) for name in stored["joint"])
     count = len(stored["frame"])

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .._archives import check_torch
 from ..errors import InputError
 
 
@@ -229,7 +230,10 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_torch(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     except Exception as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .._archives import check_torch
 from ..errors import InputError
 
 
@@ -51,7 +52,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no checkpoint to resume from at {path}")
     try:
+        check_torch(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(

@@ -252,7 +252,7 @@ def test_a_missing_file_says_where_to_get_one(tmp_path):
         ({"posedirs": np.zeros((40, 3, 9))}, r"posedirs of shape \(40, 3, 207\).*got \(40, 3, 9\)"),
         ({"J_regressor": np.zeros((24, 3))}, r"J_regressor of shape \(24, 40\)"),
         ({"shapedirs": np.zeros((40, 3, 4))}, "0 to 4 shape coefficients for .*, got 10"),
-        ({"v_template": np.full((40, 3), np.nan)}, "expected finite floating-point template"),
+        ({"v_template": np.full((40, 3), np.nan)}, "expected finite numbers in v_template"),
         ({"weights": np.full((40, 24), 1.0)}, "sum to 1, vertex 0 has 24"),
         ({"weights": np.full((40, 24), "a")}, "expected numbers in weights"),
         ({"weights": np.array([None])}, "expected an .npz of plain arrays"),
