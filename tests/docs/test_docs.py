@@ -144,7 +144,11 @@ def test_links_lead_somewhere(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in MARKDOWN if DOCS in path.parents and "```python\n" in path.read_text()],
+    [
+        path
+        for path in MARKDOWN
+        if (DOCS in path.parents or path.name == "README.md") and "```python\n" in path.read_text()
+    ],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_python_of_a_page_runs(path, tmp_path, monkeypatch, capsys):
