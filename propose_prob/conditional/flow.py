@@ -89,7 +89,7 @@ class ConditionalCoupling(LazyTransform):
         zero_output(self.network)
 
     def forward(self, c: Tensor | None = None) -> VectorTransform:
-        """The transform for a context `(..., m)`; its share of the first layer is computed now."""
+        """The transform for a context `(..., m)`, its part computed now; ValueError without."""
         if c is None:
             raise ValueError("expected a context of shape (..., m), got None")
         network: Callable[[Tensor], Tensor] = self.network.bind(c)

@@ -109,7 +109,10 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
         return self.to_pose(self._denoise(self._centre() + self.levels[0] * noise))
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Samples, without gradients: nothing separates them from the law's hypotheses here."""
+        """Samples, without gradients: nothing separates them from the law's hypotheses here.
+
+        Of shape `sample_shape + batch_shape + event_shape`.
+        """
         return self.sample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:

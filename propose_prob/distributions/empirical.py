@@ -98,7 +98,7 @@ class EmpiricalDistribution(dist.TorchDistribution):
 
     @property
     def point_estimate(self) -> Tensor:
-        """The mean: the deterministic estimate that draws support."""
+        """The mean, `batch_shape + event_shape`: the deterministic estimate that draws support."""
         return self.mean
 
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
@@ -113,7 +113,10 @@ class EmpiricalDistribution(dist.TorchDistribution):
         return taken.reshape(shape + self.batch_shape + self.event_shape)
 
     def hypotheses(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
-        """Samples: nothing separates them from the law's hypotheses here."""
+        """Samples: nothing separates them from the law's hypotheses here.
+
+        Of shape `sample_shape + batch_shape + event_shape`.
+        """
         return self.sample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class FlowDistribution(dist.TransformedDistribution):
         return self.base_dist.entropy() + self.transform.call_and_ladj(self.base_dist.mode)[1]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Exact log-density `sample_shape + batch_shape` of values `(..., d)`."""
+        """Exact log-density `sample_shape + batch_shape` of values `(..., d)`, nats."""
         if self._validate_args:
             self._validate_sample(value)
         z, ladj = self.transform.inverse_and_ladj(value)

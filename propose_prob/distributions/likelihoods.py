@@ -131,7 +131,10 @@ class PointLikelihood(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The points themselves: every kernel is symmetric about them (Student-t for `dof > 1`)."""
+        """The points themselves, `batch_shape + (J, D)`.
+
+        Every kernel is symmetric about them (Student-t for `dof > 1`).
+        """
         return self.points
 
     def expand(

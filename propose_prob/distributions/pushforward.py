@@ -54,7 +54,10 @@ class PushforwardDistribution(dist.TorchDistribution):
 
     @property
     def point_estimate(self) -> Tensor:
-        """`f` of the law's point estimate: in general neither mode nor mean of `f(x)`."""
+        """`f` of the law's point estimate, `batch_shape + event_shape`.
+
+        In general neither mode nor mean of `f(x)`.
+        """
         return self.function(self.law.point_estimate)
 
     def rsample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
@@ -62,7 +65,7 @@ class PushforwardDistribution(dist.TorchDistribution):
         return self.function(self.law.rsample(torch.Size(sample_shape)))
 
     def hypotheses(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
-        """`f` of the law's hypotheses, without gradients."""
+        """`f` of the law's hypotheses, `sample_shape + batch_shape + event_shape`, no gradients."""
         with torch.no_grad():
             return self.function(self.law.hypotheses(torch.Size(sample_shape)))
 

@@ -144,7 +144,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         return self.moved(self.base_law.rsample(torch.Size(sample_shape)))
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """The base law's noise-free hypotheses, moved like its samples."""
+        """The base law's hypotheses `sample_shape + batch_shape + (J, 3)`, moved like samples."""
         return self.moved(self.base_law.hypotheses(torch.Size(sample_shape)))
 
     def decode(self, w: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
 
     @property
     def point_estimate(self) -> Tensor:
-        """The base law's point estimate: the centre that spread is scaled about."""
+        """The base law's, `batch_shape + (J, 3)`: the centre that spread is scaled about."""
         return self.centre
 
     @property

@@ -181,7 +181,10 @@ class PoseFlowDistribution(dist.TransformedDistribution):
 
     @property
     def point_estimate(self) -> Tensor:
-        """The law's deterministic estimate: its mode where that is known, else its centre."""
+        """The law's deterministic estimate: its mode where that is known, else its centre.
+
+        Of shape `batch_shape + event_shape`.
+        """
         return self.centre
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -203,7 +206,10 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         return self.flow.entropy()
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Samples, without gradients: nothing separates them from the law's hypotheses here."""
+        """Samples, without gradients: nothing separates them from the law's hypotheses here.
+
+        Of shape `sample_shape + batch_shape + event_shape`.
+        """
         return self.sample(torch.Size(sample_shape))
 
     def rsample_and_log_prob(

@@ -73,7 +73,11 @@ class Sampler(nn.Module):
         self.model: Any = model
 
     def noise_size(self) -> int:
-        """How many numbers of noise a sample takes."""
+        """How many numbers of noise a sample takes.
+
+        Raises:
+            InputError: If the law is no flow, decoded or not.
+        """
         law = self.model.conditional(torch.randn(1, _joints(self.model), 2))
         law = law.base_law if isinstance(law, RecalibratedDistribution) else law
         if isinstance(law, DecodedPoseDistribution):

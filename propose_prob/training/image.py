@@ -88,7 +88,11 @@ class ImageTrainer(BodyTrainer):
         super().__init__(model, config, device, body=_light(body))
 
     def prepare(self, batches: int = 20) -> None:
-        """Fits every ActNorm to the poses that are known."""
+        """Fits every ActNorm to the poses that are known.
+
+        Raises:
+            InputError: If none is, in that many batches.
+        """
         pairs = [self._draw() for _ in range(batches)]
         theta = torch.cat([self._target(pair)[pair.has_body] for pair in pairs])
         if not len(theta):

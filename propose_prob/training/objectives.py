@@ -70,6 +70,16 @@ def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
     The mean of the joints' scores and of the whole pose vector's (divided by the root of J). In
     place of the best of M it stops the law from being narrower or wider than the truth, and the
     joints from being independent. Source: Gneiting and Raftery (2007), sec. 4.3.
+
+    Args:
+        hypotheses: Independent draws `(S, B, J, 3)`, metres.
+        pose: True poses `(B, J, 3)`.
+
+    Returns:
+        The mean over the batch, a scalar, metres.
+
+    Raises:
+        ValueError: If there are fewer than two hypotheses.
     """
     count = len(hypotheses)
     if count < 2:

@@ -137,7 +137,11 @@ class BodyTrainer(ABC):
         return {"data": self.generator}
 
     def step(self) -> dict[str, float]:
-        """One batch of all losses (ProHMR, eq. 5-10)."""
+        """One batch of all losses (ProHMR, eq. 5-10).
+
+        Raises:
+            FloatingPointError: If the loss is no longer finite.
+        """
         pairs = self._draw()
         losses, fake = self.losses(pairs)
         total = torch.stack(list(losses.values())).sum()
