@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import tyro
 
 from ..errors import InputError
-from .evaluate import Name, chosen_protocol, evaluation_set
-from .options import Machine, MachineOptions, at_least, model_name, progress
+from .measure import Measure, MeasureOptions, Name, evaluation_set
+from .options import Machine, MachineOptions, at_least, model_name
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSet, Protocol
@@ -32,32 +32,14 @@ class WriteReport:
             (N, J, 2), pixels, and p3d (N, J, 3), metres, and if you have them confidence, focal,
             center, action, sequence, frame, skeleton (see `propose_prob.data.arrays`).
         out: File to write.
-        kind: 2D evidence: exact or noisy (cmu17); gt, cpn_ft_h36m_dbb, ... (h36m).
-        samples: Samples for each pose.
-        use: What is sampled: the law itself, or noise-free hypotheses as published evaluations do.
-        hide: Random joints hidden from the model in each pose, chosen by the seed.
-        intrinsics: Whether the model is told focal length and principal point.
-        stride: Evaluate one frame in so many.
-        density: Also the log-density of the truth, where the law has one; slow for laws that
-            estimate it.
-        recalibrated: Use the model's recalibration, if it has one.
         worst: Poses drawn, those of largest error.
-        batch_size: Poses evaluated at once.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     data: Annotated[str, tyro.conf.arg(metavar="NAME:PART|FILE")] = "cmu17:test_seen"
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.html")] = Path("report.html")
-    kind: str | None = None
-    samples: int | None = None
-    use: Literal["law", "hypotheses"] | None = None
-    hide: int = 0
-    intrinsics: Literal["known", "unknown"] | None = None
-    stride: int | None = None
-    density: bool = False
-    recalibrated: bool = True
     worst: int = 4
-    batch_size: int = 64
+    measure: MeasureOptions = field(default_factory=Measure)
     machine: MachineOptions = field(default_factory=Machine)
 
     def run(self) -> None:
@@ -70,26 +52,18 @@ class WriteReport:
         from ..visualisation.figures import require_matplotlib
 
         at_least(self.worst, 0, "--worst")
-        at_least(self.batch_size, 1, "--batch-size")
         require_matplotlib()
         check_output(self.out)
         protocol, data = self._data()
-        from ..evaluation import Gallery, evaluate
+        from ..evaluation import Gallery
         from ..pose.skeleton import H36M_17
         from ..visualisation import report_page
 
         model = self.machine.load(self.model)
         gallery = Gallery(self.worst) if self.worst else None
-        with progress(None, total=None, unit="pose") as bar:
-            report = evaluate(
-                model,
-                data,
-                protocol,
-                batch_size=self.batch_size,
-                device=self.machine.device,
-                gallery=gallery,
-                progress=bar.update,
-            )
+        report = self.measure.evaluate(
+            model, data, protocol, device=self.machine.device, gallery=gallery
+        )
         page = report_page(
             report,
             model=model_name(self.model),
@@ -113,7 +87,7 @@ class WriteReport:
                 f"expected --data of {', '.join(f'{n}:...' for n in get_args(Name))} or a path of "
                 f"an .npz file, got {self.data!r}"
             )
-        if self.kind is not None:
+        if self.measure.kind is not None:
             raise InputError("expected no --kind with a file, which holds one kind of 2D")
         return self._own(Path(self.data))
 
@@ -133,30 +107,18 @@ class WriteReport:
             keypoints="given",
             num_views=None,
             hidden_joints=None,
-            intrinsics=self.intrinsics or known,
-            frame_stride=self.stride or 1,
+            intrinsics=self.measure.intrinsics or known,
+            frame_stride=self.measure.stride or 1,
         )
         return protocol, PairSet(path.name, items, skeleton, stride=protocol.frame_stride)
 
     def _protocol(self, name: str, split: str | None) -> Protocol:
-        return chosen_protocol(
-            name,
-            split=split,
-            kind=self.kind,
-            samples=self.samples,
-            use=self.use,
-            hide=self.hide,
-            intrinsics=self.intrinsics,
-            stride=self.stride,
-            density=self.density,
-            recalibrated=self.recalibrated,
-            seed=self.machine.seed,
-        )
+        return self.measure.protocol(name, split=split, seed=self.machine.seed)
 
     def _command(self) -> str:
         return shlex.join(
             ["propose-prob", "report", model_name(self.model), "--data", self.data]
-            + (["--kind", self.kind] if self.kind else [])
-            + (["--hide", str(self.hide)] if self.hide else [])
-            + (["--stride", str(self.stride)] if self.stride else [])
+            + (["--kind", self.measure.kind] if self.measure.kind else [])
+            + (["--hide", str(self.measure.hide)] if self.measure.hide else [])
+            + (["--stride", str(self.measure.stride)] if self.measure.stride else [])
         )

@@ -4,7 +4,8 @@ from .complete import CompletedPose, complete, complete_pose
 from .fit import FittedBody, fit, fit_body
 from .fit_people import FitStream, FittedPeople, fit_people
 from .fuse import Cameras, Fused, ViewEvidence, fuse_views, pose_prior
-from .lift import Lift, LiftedBatch, PoseModel, Skipped, lift
+from .lift import Lift, LiftedBatch, PoseModel, lift
+from .people import Skipped
 from .priors import AngleDistribution, generic_prior
 from .smooth import Smoothed, smooth, typical_acceleration
 

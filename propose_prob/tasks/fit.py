@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..inference import Solver, map_estimate
 from ..models.prohmr import BodyEstimate
 from ..pose.camera import project
-from ..pose.normalise import visible_joints
+from ..pose.normalise import as_dtype, visible_joints
 from ..pose.rotations import matrix_from_6d
 
 __all__ = ["FittedBody", "fit", "fit_body"]
@@ -210,7 +210,8 @@ def fit(
 
     Args:
         law: See `fit_body`.
-        p2d: Keypoints `(B, J, 2)`, any pixel unit, y down; NaN means not seen.
+        p2d: Keypoints `(B, J, 2)`, any pixel unit, y down; NaN means not seen. Floating-point
+            numbers of another type than the law's, and integers, are converted.
         confidence: `(B, J)` in 0..1; 0 means not seen. Left out, all finite joints are seen.
         body: What is posed, `SkeletonBody()` by default.
         start: Where to begin, such as `ProHMR.estimate` of the same keypoints: the point estimate
@@ -256,6 +257,7 @@ def fit(
         likelihood=likelihood,
         scale=scale,
     )
+    p2d, confidence = as_dtype(p2d, confidence, _precision(law, start))
     seen = _check_keypoints(law, p2d, confidence)
     p2d = torch.where(seen[..., None], p2d, torch.nan)
     if confidence is None:
@@ -350,12 +352,19 @@ def _check_model(
         raise InputError(f"expected scale > 0, got {scale}")
 
 
+@torch.no_grad()
+def _precision(law: Any, start: BodyEstimate | None) -> torch.dtype:
+    """The type of a law's numbers."""
+    if start is not None:
+        return start.camera.dtype
+    point = getattr(law, "point_estimate", None)
+    return point.dtype if isinstance(point, Tensor) else torch.get_default_dtype()
+
+
 def _check_keypoints(law: Any, p2d: Tensor, confidence: Tensor | None) -> Tensor:
     """Which joints are seen, `(B, J)`."""
-    if p2d.ndim != 3 or not p2d.is_floating_point():
-        raise InputError(
-            f"expected floating-point keypoints of shape (B, J, 2), got {tuple(p2d.shape)}"
-        )
+    if p2d.ndim != 3:
+        raise InputError(f"expected keypoints of shape (B, J, 2), got {tuple(p2d.shape)}")
     if not len(p2d):
         raise InputError("expected keypoints of at least one person (axis 0), got none")
     if law.batch_shape not in ((), (len(p2d),)):

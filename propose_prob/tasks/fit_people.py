@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor
 from ..bodies import Body, SkeletonBody
 from ..data.keypoints import Keypoints
 from ..distributions.likelihoods import Kernel
-from ..errors import InputError
 from ..inference import Solver
 from ..models.prohmr import ProHMR
 from ..pose.skeleton import H36M_17
 from .fit import FittedBody, fit
-from .lift import Skipped, _people, _Person
+from .people import Group, PeopleStream
 
 __all__ = ["FitStream", "FittedPeople", "fit_people"]
 
@@ -51,7 +50,7 @@ class FittedPeople:
         return len(self.frames)
 
 
-class FitStream(Iterator[FittedPeople]):
+class FitStream(PeopleStream[FittedPeople]):
     """Batches of fitted people, computed one at a time; see `fit_people`.
 
     Attributes:
@@ -66,13 +65,6 @@ class FitStream(Iterator[FittedPeople]):
         >>> sum(len(batch) for batch in stream), stream.skipped[0].person, stream.skipped[0].reason
         (2, 'c', '3 of 17 joints seen')
     """
-
-    def __init__(self, batches: Iterator[FittedPeople], skipped: list[Skipped]) -> None:
-        self._batches = batches
-        self.skipped = skipped
-
-    def __next__(self) -> FittedPeople:
-        return next(self._batches)
 
 
 def fit_people(
@@ -129,28 +121,15 @@ def fit_people(
         >>> batch.bodies.theta.shape, bool((batch.bodies.projected - p2d).abs().max() < 0.05)
         (torch.Size([2, 24, 3, 3]), True)
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("min_joints", min_joints, 3)):
-        if value < least:
-            raise InputError(f"expected {name} >= {least}, got {value}")
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"expected min_confidence between 0 and 1, got {min_confidence}")
     posed = (SkeletonBody() if body is None else body).to(device)
-    skipped: list[Skipped] = []
-    people = _people(keypoints, H36M_17, min_joints, min_confidence, skipped)
 
-    def solve(group: list[_Person]) -> FittedPeople:
-        p2d = torch.stack([person.p2d for person in group]).to(device)
-        confidence = torch.stack([person.confidence for person in group]).to(device)
+    def solve(group: Group) -> FittedPeople:
+        p2d, confidence = group.p2d, group.confidence
         with torch.no_grad():
             start = model.estimate(p2d, confidence, focal=focal, center=center)
         finite = start.law.point_estimate.flatten(1).isfinite().all(-1)
         finite &= start.camera.isfinite().all(-1) & (start.camera[:, 0] > 0)
-        if not bool(finite.all()):
-            person = group[int((~finite).nonzero()[0])]
-            raise InputError(
-                f"frame {person.frame}, person {person.label}: the model's answer is not finite; "
-                "are the keypoints plausible, and the focal length in their unit?"
-            )
+        group.check_finite(finite)
         if not isinstance(posed, SkeletonBody):
             start = start._replace(shape=p2d.new_zeros(len(p2d), posed.num_shape))
         bodies = fit(
@@ -166,17 +145,15 @@ def fit_people(
             solver=solver,
             surface=surface,
         )
-        frames = tuple(person.frame for person in group)
-        return FittedPeople(bodies, p2d, confidence, frames, tuple(p.label for p in group))
+        return FittedPeople(bodies, **vars(group))
 
-    def batches() -> Iterator[FittedPeople]:
-        group: list[_Person] = []
-        for person in people:
-            group.append(person)
-            if len(group) == batch_size:
-                yield solve(group)
-                group = []
-        if group:
-            yield solve(group)
-
-    return FitStream(batches(), skipped)
+    return FitStream(
+        keypoints,
+        solve,
+        skeleton=H36M_17,
+        batch_size=batch_size,
+        min_joints=min_joints,
+        least_joints=3,
+        min_confidence=min_confidence,
+        device=device,
+    )

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from ..data.keypoints import Keypoints
 from ..errors import InputError
-from ..pose.convert import convert
-from ..pose.normalise import visible_joints
 from ..pose.skeleton import H36M_17, Skeleton
+from .people import Group, PeopleStream
 
-__all__ = ["Lift", "LiftedBatch", "PoseModel", "Skipped", "Use", "lift"]
+__all__ = ["Lift", "LiftedBatch", "PoseModel", "Use", "lift"]
 
 Use = Literal["law", "hypotheses"]
-
-#: Smallest extent of a person, relative to their coordinates, that float32 can measure.
-_FLAT = 1e-5
 
 
 class PoseModel(Protocol):
@@ -43,24 +39,6 @@ class PoseModel(Protocol):
     ) -> Any:
         """The law of the 3D pose `(..., J, 3)` given keypoints `(..., J, 2)`."""
         ...
-
-
-class Skipped(NamedTuple):
-    """A person who was not lifted.
-
-    Attributes:
-        frame: Name of the frame.
-        person: Label of the person.
-        reason: Why, in a few words.
-
-    Example:
-        >>> Skipped("00012", 1, "2 joints seen").reason
-        '2 joints seen'
-    """
-
-    frame: int | str
-    person: int | str
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +77,7 @@ class LiftedBatch:
         return len(self.frames)
 
 
-class Lift(Iterator[LiftedBatch]):
+class Lift(PeopleStream[LiftedBatch]):
     """Batches of lifted people, computed one at a time; see `lift`.
 
     Attributes:
@@ -115,21 +93,6 @@ class Lift(Iterator[LiftedBatch]):
         >>> sum(len(batch) for batch in stream), stream.skipped[0].person, stream.skipped[0].reason
         (1, 'b', '3 of 17 joints seen')
     """
-
-    def __init__(self, batches: Iterator[LiftedBatch], skipped: list[Skipped]) -> None:
-        self._batches = batches
-        self.skipped = skipped
-
-    def __next__(self) -> LiftedBatch:
-        return next(self._batches)
-
-
-@dataclass(frozen=True, eq=False)
-class _Person:
-    p2d: Tensor
-    confidence: Tensor
-    frame: int | str
-    label: int | str
 
 
 def lift(
@@ -181,91 +144,30 @@ def lift(
         >>> batch.samples.shape, batch.people
         (torch.Size([5, 2, 17, 3]), (0, 1))
     """
-    for name, value, least in (
-        ("samples", samples, 2),
-        ("batch_size", batch_size, 1),
-        ("min_joints", min_joints, 2),
-    ):
-        if value < least:
-            raise InputError(f"expected {name} >= {least}, got {value}")
+    if samples < 2:
+        raise InputError(f"expected samples >= 2, got {samples}")
     if use not in get_args(Use):
         raise InputError(f"expected use to be one of {get_args(Use)}, got {use!r}")
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"expected min_confidence between 0 and 1, got {min_confidence}")
     if focal is not None and not 0 < focal < float("inf"):
         raise InputError(f"expected a focal length > 0, got {focal}")
-    skipped: list[Skipped] = []
-    people = _people(keypoints, skeleton, min_joints, min_confidence, skipped)
 
-    def batches() -> Iterator[LiftedBatch]:
-        group: list[_Person] = []
-        for person in people:
-            group.append(person)
-            if len(group) == batch_size:
-                yield _solve(model, group, samples, use, focal, center, device)
-                group = []
-        if group:
-            yield _solve(model, group, samples, use, focal, center, device)
+    @torch.no_grad()
+    def solve(group: Group) -> LiftedBatch:
+        law = model.conditional(group.p2d, group.confidence, focal=focal, center=center)
+        draws = law.hypotheses((samples,)) if use == "hypotheses" else law.sample((samples,))
+        point = law.point_estimate
+        finite = draws.isfinite().flatten(2).all(-1).all(0)
+        group.check_finite(finite & point.isfinite().flatten(1).all(-1))
+        spread = (draws - draws.mean(0)).square().sum(-1).mean(0).sqrt()
+        return LiftedBatch(law, draws, point, spread, **vars(group))
 
-    return Lift(batches(), skipped)
-
-
-def _people(
-    stream: Iterable[Keypoints],
-    skeleton: Skeleton,
-    min_joints: int,
-    min_confidence: float,
-    skipped: list[Skipped],
-) -> Iterator[_Person]:
-    """Give the people of whom enough was seen, in the wanted joint set."""
-    for frame in stream:
-        p2d, confidence = convert(frame.p2d, frame.skeleton, skeleton, confidence=frame.confidence)
-        confidence = torch.where(confidence < min_confidence, 0, confidence)
-        visible = visible_joints(p2d, confidence)
-        p2d = torch.where(visible[..., None], p2d, torch.nan)
-        confidence = torch.where(visible, confidence, 0)
-        for row, label in enumerate(frame.person_ids):
-            seen = p2d[row][visible[row]]
-            reason = None
-            if len(seen) < min_joints:
-                reason = f"{len(seen)} of {skeleton.num_joints} joints seen"
-            elif float((seen.amax(0) - seen.amin(0)).max()) <= _FLAT * float(seen.abs().max()):
-                reason = "all joints seen in one place"
-            if reason is None:
-                yield _Person(p2d[row], confidence[row], frame.frame, label)
-            else:
-                skipped.append(Skipped(frame.frame, label, reason))
-
-
-@torch.no_grad()
-def _solve(
-    model: PoseModel,
-    people: list[_Person],
-    samples: int,
-    use: Use,
-    focal: float | None,
-    center: tuple[float, float],
-    device: torch.device | str,
-) -> LiftedBatch:
-    p2d = torch.stack([person.p2d for person in people]).to(device)
-    confidence = torch.stack([person.confidence for person in people]).to(device)
-    law = model.conditional(p2d, confidence, focal=focal, center=center)
-    draws = law.hypotheses((samples,)) if use == "hypotheses" else law.sample((samples,))
-    point = law.point_estimate
-    finite = draws.isfinite().flatten(2).all(-1).all(0) & point.isfinite().flatten(1).all(-1)
-    if not bool(finite.all()):
-        person = people[int((~finite).nonzero()[0])]
-        raise InputError(
-            f"frame {person.frame}, person {person.label}: the model's answer is not finite; "
-            "are the keypoints plausible, and the focal length in their unit?"
-        )
-    return LiftedBatch(
-        law=law,
-        samples=draws,
-        point_estimate=point,
-        spread=(draws - draws.mean(0)).square().sum(-1).mean(0).sqrt(),
-        p2d=p2d,
-        confidence=confidence,
-        frames=tuple(person.frame for person in people),
-        people=tuple(person.label for person in people),
+    return Lift(
+        keypoints,
+        solve,
+        skeleton=skeleton,
+        batch_size=batch_size,
+        min_joints=min_joints,
+        least_joints=2,
+        min_confidence=min_confidence,
+        device=device,
     )

@@ -113,6 +113,19 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
+class SimulatedConfig(RunConfig):
+    """A training run with one optimiser, on cameras that are simulated as it goes.
+
+    Attributes:
+        rate: Peak learning rate.
+        simulator: What varies in the data.
+    """
+
+    rate: float = 1e-3
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+
+
+@dataclass(frozen=True)
 class LiftingLossConfig:
     """Weights of the losses of the lifting flow (ProHMR, sec. 3.6).
 
@@ -134,20 +147,16 @@ class LiftingLossConfig:
 
 
 @dataclass(frozen=True)
-class LiftingTrainConfig(RunConfig):
+class LiftingTrainConfig(SimulatedConfig):
     """A training run of the lifting flow.
 
     Attributes:
-        rate: Peak learning rate.
         model: Sizes and variants of the model.
         loss: Weights of the losses.
-        simulator: What varies in the data.
     """
 
-    rate: float = 1e-3
     model: LiftingConfig = field(default_factory=LiftingConfig)
     loss: LiftingLossConfig = field(default_factory=LiftingLossConfig)
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
 
 @dataclass(frozen=True)
@@ -185,22 +194,18 @@ class BodyLossConfig:
 
 
 @dataclass(frozen=True)
-class BodyTrainConfig(RunConfig):
+class BodyTrainConfig(SimulatedConfig):
     """A training run of ProHMR.
 
     Attributes:
-        rate: Peak learning rate.
         only_2d: Share of the items whose body in 3D is held back, as if only keypoints were known.
         model: Sizes and variants of the model.
         loss: Weights of the losses.
-        simulator: What varies in the data.
     """
 
-    rate: float = 1e-3
     only_2d: float = 0.0
     model: ProHMRConfig = field(default_factory=ProHMRConfig)
     loss: BodyLossConfig = field(default_factory=BodyLossConfig)
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)

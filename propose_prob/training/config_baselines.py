@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..data.simulate import SimulatorConfig
 from ..models.baselines import (
     DiffusionConfig,
     MixtureConfig,
     RegressionConfig,
     VariationalConfig,
 )
-from .config import RunConfig
+from .config import SimulatedConfig
 
 
 @dataclass(frozen=True)
@@ -57,68 +56,52 @@ class DiffusionLossConfig:
 
 
 @dataclass(frozen=True)
-class RegressionTrainConfig(RunConfig):
+class RegressionTrainConfig(SimulatedConfig):
     """A training run of the regression.
 
     Attributes:
-        rate: Peak learning rate.
         model: Sizes of the model.
         loss: Weights of the losses.
-        simulator: What varies in the data.
     """
 
-    rate: float = 1e-3
     model: RegressionConfig = field(default_factory=RegressionConfig)
     loss: LikelihoodLossConfig = field(default_factory=LikelihoodLossConfig)
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
 
 @dataclass(frozen=True)
-class MixtureTrainConfig(RunConfig):
+class MixtureTrainConfig(SimulatedConfig):
     """A training run of the mixture density network.
 
     Attributes:
-        rate: Peak learning rate.
         model: Sizes of the model.
         loss: Weights of the losses.
-        simulator: What varies in the data.
     """
 
-    rate: float = 1e-3
     model: MixtureConfig = field(default_factory=MixtureConfig)
     loss: LikelihoodLossConfig = field(default_factory=LikelihoodLossConfig)
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
 
 @dataclass(frozen=True)
-class VariationalTrainConfig(RunConfig):
+class VariationalTrainConfig(SimulatedConfig):
     """A training run of the conditional variational autoencoder.
 
     Attributes:
-        rate: Peak learning rate.
         model: Sizes of the model.
         loss: Weights of the losses.
-        simulator: What varies in the data.
     """
 
-    rate: float = 1e-3
     model: VariationalConfig = field(default_factory=VariationalConfig)
     loss: VariationalLossConfig = field(default_factory=VariationalLossConfig)
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
 
 @dataclass(frozen=True)
-class DiffusionTrainConfig(RunConfig):
+class DiffusionTrainConfig(SimulatedConfig):
     """A training run of the diffusion model.
 
     Attributes:
-        rate: Peak learning rate.
         model: Sizes and sampler of the model.
         loss: Weights of the losses.
-        simulator: What varies in the data.
     """
 
-    rate: float = 1e-3
     model: DiffusionConfig = field(default_factory=DiffusionConfig)
     loss: DiffusionLossConfig = field(default_factory=DiffusionLossConfig)
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
