@@ -45,7 +45,6 @@ def keypoint_evidence(
     confidence: Tensor | None = None,
     *,
     joints: int = 17,
-    dtype: torch.dtype | None = None,
     focal: Tensor | float | None = None,
     center: Tensor | tuple[float, float] = (0.0, 0.0),
 ) -> Evidence:
@@ -64,8 +63,8 @@ def keypoint_evidence(
     size = None
     if focal is not None:
         focal = torch.as_tensor(focal, dtype=p2d.dtype, device=p2d.device)
-        if not torch.compiler.is_compiling() and not bool((focal > 0).all()):
-            raise InputError("expected a focal length > 0")
+        if not torch.compiler.is_compiling() and not bool(((focal > 0) & focal.isfinite()).all()):
+            raise InputError("expected a focal length > 0 and finite")
         center = torch.as_tensor(center, dtype=p2d.dtype, device=p2d.device)
         visible = visible_joints(p2d, confidence)
         finite = torch.where(visible[..., None], p2d, torch.zeros_like(p2d))
@@ -74,8 +73,6 @@ def keypoint_evidence(
         )
         confidence = visible.to(p2d.dtype)
     normalised = normalise(p2d, confidence)
-    if dtype is not None and p2d.dtype != dtype:
-        raise InputError(f"expected keypoints of {dtype}, as the weights are, got {p2d.dtype}")
     if focal is not None:
         size = normalised.scale
     features = _features(normalised.p2d, normalised.visible, size)

@@ -17,6 +17,7 @@ from ..distributions import (
     default_recalibration,
 )
 from ..networks import ResidualMLP
+from ..pose.normalise import as_dtype
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 
 
@@ -113,7 +114,8 @@ class LiftingFlow(nn.Module):
         """The law of the 3D pose given 2D keypoints.
 
         Args:
-            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen.
+            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen. Floating-point
+                numbers of another type than the weights, and integers, are converted.
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
@@ -125,8 +127,10 @@ class LiftingFlow(nn.Module):
             `calibration.enabled`.
 
         Raises:
-            InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
+            InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
+                a coordinate is boolean, complex or too large for the weights' type.
         """
+        p2d, confidence = as_dtype(p2d, confidence, next(self.parameters()).dtype)
         law = self.law(
             keypoint_evidence(
                 p2d,
@@ -134,7 +138,6 @@ class LiftingFlow(nn.Module):
                 joints=self.config.joints,
                 focal=focal,
                 center=center,
-                dtype=next(self.parameters()).dtype,
             )
         )
         return self.calibration(law, p2d, confidence, focal=focal, center=center)

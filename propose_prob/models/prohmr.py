@@ -19,6 +19,7 @@ from ..distributions import (
 )
 from ..errors import InputError
 from ..networks import ImageEncoder, ResidualMLP
+from ..pose.normalise import as_dtype
 from ..pose.rectify import rectify
 from .body_reading import told_of_body
 from .evidence import EVIDENCE_EXTRA, Evidence, camera_in_keypoints, keypoint_evidence
@@ -188,7 +189,7 @@ class ProHMR(nn.Module):
         """The law of the body's pose given 2D keypoints.
 
         Args:
-            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen.
+            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down, of any real type. NaN: not seen.
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
@@ -200,8 +201,8 @@ class ProHMR(nn.Module):
             model's `calibration` is fitted and `calibration.enabled`.
 
         Raises:
-            InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
-                the model's encoder reads something else than keypoints.
+            InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, a
+                number is none that the weights' type holds, or the model reads no keypoints.
         """
         return self.estimate(p2d, confidence, focal=focal, center=center).law
 
@@ -218,13 +219,13 @@ class ProHMR(nn.Module):
         """The law together with point estimates of shape and camera; see `conditional`."""
         if self.config.encoder != "keypoints":
             raise InputError("this model's encoder does not read keypoints; use .given(input)")
+        p2d, confidence = as_dtype(p2d, confidence, next(self.parameters()).dtype)
         evidence = keypoint_evidence(
             p2d,
             confidence,
             joints=self.config.keypoints,
             focal=focal,
             center=center,
-            dtype=next(self.parameters()).dtype,
         )
         context = self.encoder(evidence.features)
         rotation = None if evidence.rotation is None else evidence.rotation.mT

@@ -9,6 +9,7 @@ from propose_prob.errors import InputError
 
 __all__ = [
     "Normalised",
+    "as_dtype",
     "denormalise",
     "normalise",
     "screen_denormalise",
@@ -52,6 +53,53 @@ def _where(failed: Tensor) -> tuple[tuple[int, ...], str]:
     if not index:
         return index, "the pose"
     return index, f"the pose at batch index {index if len(index) > 1 else index[0]}"
+
+
+def as_dtype(
+    p2d: Tensor, confidence: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Give 2D joints and their confidence in another floating-point type.
+
+    Args:
+        p2d: 2D joints `(..., 2)`, floating-point or integers; NaN where not seen.
+        confidence: Confidence of any shape, or none.
+        dtype: The type of a model's weights, say.
+
+    Returns:
+        Both in that type; as they are if they have it.
+
+    Raises:
+        InputError: If one is boolean, complex or no tensor, or a coordinate is too large for the
+            type.
+
+    Example:
+        >>> p2d, _ = as_dtype(torch.tensor([[640, 480]]), None, torch.float32)
+        >>> p2d
+        tensor([[640., 480.]])
+        >>> as_dtype(torch.tensor([[1e5, 1e5]]), None, torch.float16)
+        Traceback (most recent call last):
+        propose_prob.errors.InputError: expected 2D joints within torch.float16, got 100000.0
+    """
+    for name, value in (("2D joints", p2d), ("confidence", confidence)):
+        if value is None and name == "confidence":
+            continue
+        if not isinstance(value, Tensor):
+            raise InputError(f"expected {name} as a torch tensor, got {type(value).__name__}")
+        if value.is_complex() or value.dtype == torch.bool:
+            raise InputError(f"expected {name} as numbers, got {value.dtype}")
+    if confidence is not None and confidence.dtype != dtype:
+        confidence = confidence.to(dtype)
+    if p2d.dtype == dtype:
+        return p2d, confidence
+    cast = p2d.to(dtype)
+    # Compiled programs cannot branch on numbers: there, too large ones are the caller's affair.
+    if not torch.compiler.is_compiling():
+        beyond = p2d.isfinite() & ~cast.isfinite()
+        if bool(beyond.any()):
+            raise InputError(
+                f"expected 2D joints within {dtype}, got {p2d[beyond].flatten()[0].item()}"
+            )
+    return cast, confidence
 
 
 def visible_joints(p2d: Tensor, confidence: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from ...conditional import Standardiser
 from ...distributions import RecalibratedDistribution, Recalibration, VectorToJoints
+from ...pose.normalise import as_dtype
 from ..evidence import Evidence, keypoint_evidence
 
 Law = TypeVar("Law", bound=Distribution)
@@ -40,7 +41,8 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
         """The law of the 3D pose given 2D keypoints.
 
         Args:
-            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen.
+            p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen. Floating-point
+                numbers of another type than the weights, and integers, are converted.
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
@@ -51,8 +53,10 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
             Recalibrated, where the model's `calibration` is fitted and `calibration.enabled`.
 
         Raises:
-            InputError: If a shape is wrong, a confidence is NaN or fewer than two joints are seen.
+            InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
+                a coordinate is boolean, complex or too large for the weights' type.
         """
+        p2d, confidence = as_dtype(p2d, confidence, next(self.parameters()).dtype)
         law = self.law(
             keypoint_evidence(
                 p2d,
@@ -60,7 +64,6 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
                 joints=self.config.joints,
                 focal=focal,
                 center=center,
-                dtype=next(self.parameters()).dtype,
             )
         )
         return self.calibration(law, p2d, confidence, focal=focal, center=center)
