@@ -98,3 +98,29 @@ def camera_in_keypoints(weak: Tensor, evidence: Evidence) -> Tensor:
         raise ValueError("expected evidence with the centre and scale of its normalisation")
     scale = evidence.scale[..., None]
     return torch.cat([weak[..., :1] * scale, weak[..., 1:] * scale + evidence.center], -1)
+
+
+def weak_to_translation(
+    camera: Tensor,
+    *,
+    focal: Tensor | float = 1.0,
+    center: Tensor | tuple[float, float] = (0.0, 0.0),
+) -> Tensor:
+    """The translation at which a full-perspective camera sees the body as the weak one does.
+
+    Source: ProHMR, sec. 3.4 (as in HMR and SPIN): depth = focal / scale.
+
+    Args:
+        camera: Scale (image units per metre) and place (image units), `(..., 3)`.
+        focal: Focal length in image units, a number or `(...)`.
+        center: Principal point `(2,)` or `(..., 2)`.
+
+    Returns:
+        Translation `(..., 3)`, metres, camera axes.
+    """
+    focal = torch.as_tensor(focal, dtype=camera.dtype, device=camera.device)
+    center = torch.as_tensor(center, dtype=camera.dtype, device=camera.device)
+    depth = focal / camera[..., 0]
+    return torch.cat(
+        [(camera[..., 1:] - center) * (depth / focal)[..., None], depth[..., None]], -1
+    )

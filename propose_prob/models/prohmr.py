@@ -22,7 +22,13 @@ from ..networks import ImageEncoder, ResidualMLP
 from ..pose.normalise import as_dtype
 from ..pose.rectify import rectify
 from .body_reading import told_of_body
-from .evidence import EVIDENCE_EXTRA, Evidence, camera_in_keypoints, keypoint_evidence
+from .evidence import (
+    EVIDENCE_EXTRA,
+    Evidence,
+    camera_in_keypoints,
+    keypoint_evidence,
+    weak_to_translation,
+)
 from .lifting import LiftingConfig, LiftingFlow, conditional_base
 
 #: Size of a person in normalised keypoints per metre of body: where the camera head starts.
@@ -373,29 +379,3 @@ class ProHMR(nn.Module):
         shape, camera = self.head(context).split([self.config.shape, 3], -1)
         scale = _START_SCALE * torch.exp(camera[..., :1])
         return shape, torch.cat([scale, camera[..., 1:]], -1)
-
-
-def weak_to_translation(
-    camera: Tensor,
-    *,
-    focal: Tensor | float = 1.0,
-    center: Tensor | tuple[float, float] = (0.0, 0.0),
-) -> Tensor:
-    """The translation at which a full-perspective camera sees the body as the weak one does.
-
-    Source: ProHMR, sec. 3.4 (as in HMR and SPIN): depth = focal / scale.
-
-    Args:
-        camera: Scale (image units per metre) and place (image units), `(..., 3)`.
-        focal: Focal length in image units, a number or `(...)`.
-        center: Principal point `(2,)` or `(..., 2)`.
-
-    Returns:
-        Translation `(..., 3)`, metres, camera axes.
-    """
-    focal = torch.as_tensor(focal, dtype=camera.dtype, device=camera.device)
-    center = torch.as_tensor(center, dtype=camera.dtype, device=camera.device)
-    depth = focal / camera[..., 0]
-    return torch.cat(
-        [(camera[..., 1:] - center) * (depth / focal)[..., None], depth[..., None]], -1
-    )

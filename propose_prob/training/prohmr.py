@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from ..bodies import Body, SkeletonBody
 from ..data.simulate_body import BodyBatch, BodySimulator
 from ..models.discriminator import BodyDiscriminator
-from ..models.evidence import Evidence, camera_in_keypoints, keypoint_evidence
-from ..models.prohmr import ProHMR, weak_to_translation
+from ..models.evidence import (
+    Evidence,
+    camera_in_keypoints,
+    keypoint_evidence,
+    weak_to_translation,
+)
+from ..models.prohmr import ProHMR
 from ..pose.camera import project
 from ..pose.rotations import matrix_from_6d, sixd_from_matrix
 from . import objectives

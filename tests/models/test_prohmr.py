@@ -8,7 +8,7 @@ from torch import nn
 
 from propose_prob.errors import InputError
 from propose_prob.models import LiftingFlow, ProHMR, ProHMRConfig
-from propose_prob.models.prohmr import weak_to_translation
+from propose_prob.models.evidence import weak_to_translation
 from propose_prob.pose.camera import project
 from propose_prob.pose.rectify import rectify
 from propose_prob.pose.rotations import matrix_from_6d

@@ -10,8 +10,7 @@ from propose_prob.bodies import SkeletonBody
 from propose_prob.data.simulate import SimulatorConfig
 from propose_prob.data.simulate_body import BodySimulator, mirror_theta
 from propose_prob.models import ProHMR, ProHMRConfig
-from propose_prob.models.evidence import camera_in_keypoints
-from propose_prob.models.prohmr import weak_to_translation
+from propose_prob.models.evidence import camera_in_keypoints, weak_to_translation
 from propose_prob.pose.camera import project
 from propose_prob.pose.rotations import geodesic_distance, matrix_from_axis_angle
 from propose_prob.pose.skeleton import H36M_17
