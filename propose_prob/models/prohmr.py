@@ -227,11 +227,7 @@ class ProHMR(nn.Module):
             raise InputError("this model's encoder does not read keypoints; use .given(input)")
         p2d, confidence = as_dtype(p2d, confidence, next(self.parameters()).dtype)
         evidence = keypoint_evidence(
-            p2d,
-            confidence,
-            joints=self.config.keypoints,
-            focal=focal,
-            center=center,
+            p2d, confidence, joints=self.config.keypoints, focal=focal, center=center
         )
         context = self.encoder(evidence.features)
         rotation = None if evidence.rotation is None else evidence.rotation.mT
