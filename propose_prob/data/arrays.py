@@ -36,6 +36,15 @@ def read_pairs(path: str | Path) -> tuple[EvaluationBatch, Skeleton]:
 
     Raises:
         InputError: If the file cannot be read, or an array is missing, unknown or of a wrong shape.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> arrays = {"p2d": np.random.rand(20, 17, 2), "p3d": np.random.rand(20, 17, 3)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/pairs.npz", focal=1145.0, **arrays)
+        ...     items, skeleton = read_pairs(f"{folder}/pairs.npz")
+        >>> len(items), skeleton.name, items.focal.unique().tolist()
+        (20, 'h36m_17', [1145.0])
     """
     path = Path(path)
     arrays = read_npz(path)

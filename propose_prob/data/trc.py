@@ -90,6 +90,14 @@ def read_trc(path: str | Path) -> MarkerRecording:
     Raises:
         InputError: If the file is missing or is not as the format has it: another header, unit,
             number of columns, markers or frames, or a field that is no number.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_trc(f"{folder}/a.trc", torch.rand(9, 2, 3), names=("hip", "knee"), rate=30.0)
+        ...     recording = read_trc(f"{folder}/a.trc")
+        >>> recording.names, recording.positions.shape, recording.rate
+        (('hip', 'knee'), torch.Size([9, 2, 3]), 30.0)
     """
     path = Path(path)
     try:

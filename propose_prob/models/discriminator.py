@@ -18,6 +18,11 @@ class PoseDiscriminator(nn.Module):
         features: Size of the evidence.
         code: Size of the bottleneck.
         width: Hidden size.
+
+    Example:
+        >>> energy, codes = PoseDiscriminator(48, 53)(torch.randn(8, 48), torch.randn(8, 53))
+        >>> energy.shape, codes.shape
+        (torch.Size([8]), torch.Size([8, 24]))
     """
 
     def __init__(self, pose: int, features: int, *, code: int = 24, width: int = 256) -> None:
@@ -42,6 +47,10 @@ class BodyDiscriminator(nn.Module):
         joints: K, joints of the body.
         shape: Number of shape coefficients.
         width: Hidden size for all joints together; each joint's own network has 32.
+
+    Example:
+        >>> BodyDiscriminator()(torch.eye(3).expand(8, 24, 3, 3), torch.zeros(8, 10)).shape
+        torch.Size([8, 25])
     """
 
     def __init__(self, joints: int = 24, shape: int = 10, *, width: int = 256) -> None:

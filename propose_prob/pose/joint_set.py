@@ -106,6 +106,12 @@ def build(name: str, *joints: tuple[str, str | None, str | None]) -> Skeleton:
 
     Names of the two sides differ in `R` and `L` (either case) at the start, or in a leading
     `right_` and `left_`.
+
+    Example:
+        >>> hips = (("LHip", "Hips", "left_hip"), ("RHip", "Hips", "right_hip"))
+        >>> skeleton = build("hips", ("Hips", None, "pelvis"), *hips)
+        >>> skeleton.parents, skeleton.mirror
+        ((-1, 0, 0), (0, 2, 1))
     """
     names = tuple(joint for joint, _, _ in joints)
     return Skeleton(

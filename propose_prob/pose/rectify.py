@@ -24,6 +24,13 @@ def rectify(
     Returns:
         Points `(..., J, 2)` for focal length 1 and principal point 0, and the rotation
         `(..., 3, 3)` from the camera's axes to the virtual camera's.
+
+    Example:
+        >>> p2d, seen = 900 + 50 * torch.randn(17, 2), torch.ones(17, dtype=torch.bool)
+        >>> focal, center = torch.tensor(1145.0), torch.tensor([500.0, 500.0])
+        >>> points, rotation = rectify(p2d, seen, focal=focal, center=center)
+        >>> bool(points.mean(0).abs().max() < 0.01), rotation.shape
+        (True, torch.Size([3, 3]))
     """
     points = (p2d - center) / focal
     rays = torch.cat([points, torch.ones_like(points[..., :1])], -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -13,6 +14,7 @@ from ..errors import InputError
 from ..models.lifting import LiftingConfig
 from ..models.prohmr import ProHMRConfig
 from ..models.propose import ProPoseConfig
+from .config_ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class LossConfig:
         hypotheses: L of eq. 12.
         best: k of eq. 12.
         gate: b of eq. 14: the bidirectional loss applies with probability 1 - b.
+
+    Example:
+        >>> paper = LossConfig(energy=0.0, best_of=1.0, random=1.0)
+        >>> paper.hypotheses, paper.best
+        (8, 2)
     """
 
     recon3d: float = 1.0
@@ -92,6 +99,10 @@ class TrainConfig(RunConfig):
         model: Sizes and variants of the model.
         loss: Weights of the losses.
         simulator: What varies in the data.
+
+    Example:
+        >>> TrainConfig(steps=100, model=ProPoseConfig(latent=32)).model.latent
+        32
     """
 
     schedule: str = "alternate"
@@ -178,6 +189,10 @@ class BodyLossConfig:
         samples: Samples of the energy score.
         adversarial: Generator's part of the LSGAN prior on samples (eq. 10).
         noise: Standard deviation of the noise on the training rotations' 6D numbers.
+
+    Example:
+        >>> BodyLossConfig().adversarial
+        0.0
     """
 
     nll: float = 0.2
@@ -212,7 +227,12 @@ AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain values, ready for JSON."""
+    """The configuration as plain values, ready for JSON.
+
+    Example:
+        >>> to_dict(TrainConfig())["loss"]["nll"]
+        1.0
+    """
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -221,8 +241,14 @@ def from_dict(values: dict[str, Any], *, default: AnyConfig) -> AnyConfig:
 
     Raises:
         InputError: If a name is unknown or a value does not fit, naming it.
+
+    Example:
+        >>> from_dict({"steps": 100, "loss": {"energy": 0.5}}, default=TrainConfig()).loss.energy
+        0.5
     """
-    return _merge(default, values, "")
+    config = _merge(default, values, "")
+    check_ranges(config, default)
+    return config
 
 
 def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
@@ -230,6 +256,14 @@ def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
 
     Raises:
         InputError: If the file is missing, not JSON, or has unknown names or wrong values.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "mine.json").write_text('{"steps": 100, "model": {"latent": 32}}')
+        ...     config = read_config(Path(folder, "mine.json"), default=TrainConfig())
+        >>> config.steps, config.model.latent, config.batch_size
+        (100, 32, 128)
     """
     try:
         values = json.loads(path.read_text())
@@ -241,13 +275,20 @@ def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
     return from_dict(values, default=default)
 
 
+def _float(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"configuration: {name} is too large") from None
+
+
 def _merge(default: Any, values: dict[str, Any], where: str) -> Any:
     kinds = get_type_hints(type(default))
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in kinds:
             raise InputError(
-                f"configuration: unknown name {where + name!r}, expected one of "
+                f"configuration: unknown name {(where + name)[:80]!r}, expected one of "
                 f"{', '.join(sorted(kinds))}"
             )
         old = getattr(default, name)
@@ -258,14 +299,17 @@ def _merge(default: Any, values: dict[str, Any], where: str) -> Any:
         elif isinstance(old, tuple):
             if not isinstance(value, list) or len(value) != len(old):
                 raise InputError(f"configuration: {where + name} must be {len(old)} numbers")
-            changes[name] = tuple(float(v) for v in value)
+            if not all(type(v) in (int, float) for v in value):
+                raise InputError(f"configuration: {where + name} must be {len(old)} numbers")
+            changes[name] = tuple(_float(v, where + name) for v in value)
         elif isinstance(old, float) and type(value) in (int, float):
-            changes[name] = float(value)
+            changes[name] = _float(value, where + name)
         elif type(value) is type(old):
             changes[name] = value
         else:
             raise InputError(
-                f"configuration: {where + name} must be {type(old).__name__}, got {value!r}"
+                f"configuration: {where + name} must be {type(old).__name__}, got "
+                f"{textwrap.shorten(repr(value), 80)}"
             )
     try:
         return dataclasses.replace(default, **changes)

@@ -262,6 +262,14 @@ class ProHMRTrainer(BodyTrainer):
         simulator: Source of pairs.
         device: Where model and data live.
         body: The body whose joints are compared.
+
+    Example:
+        >>> from propose_prob.data import load_cmu_body
+        >>> bodies = load_cmu_body("val")
+        >>> source = BodySimulator(bodies.theta[:50], torch.zeros(50, 10))
+        >>> trainer = ProHMRTrainer(ProHMR(), BodyTrainConfig(batch_size=8), source)
+        >>> sorted(trainer.step())[:4]
+        ['energy', 'mode2d', 'mode3d', 'nll']
     """
 
     def __init__(

@@ -59,6 +59,13 @@ class ProPoseTrainer:
         config: The run.
         simulator: Source of pairs.
         device: Where model and data live.
+
+    Example:
+        >>> from propose_prob.data import load_cmu17
+        >>> simulator = Simulator(load_cmu17("val").world[:50])
+        >>> trainer = ProPoseTrainer(ProPose(), TrainConfig(batch_size=8), simulator)
+        >>> sorted(trainer.step1())
+        ['energy', 'recon3d']
     """
 
     def __init__(

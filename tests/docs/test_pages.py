@@ -1,6 +1,7 @@
 """What pages name is there: objects, files and commands; their addresses are well formed."""
 
 import importlib
+import inspect
 import re
 import shlex
 import sys
@@ -27,6 +28,16 @@ PAGES = sorted(
     )
     for path in ROOT.glob(pattern)
 )
+
+#: Readers of binary files that nobody may pass on: an example would have to make them first.
+LICENSED = {
+    "propose_prob.data.c3d.read_c3d",
+    "propose_prob.data.h36m.read_h36m",
+    "propose_prob.data.mpi_inf_3dhp.read_mpi_inf_3dhp_test",
+    "propose_prob.data.mpi_inf_3dhp.read_mpi_inf_3dhp_train",
+    "propose_prob.data.spin_images.SpinSource",
+    "propose_prob.data.threedpw.read_3dpw",
+}
 
 #: Directories of the repository that pages name files of; what a build or a run makes is not there.
 FOLDERS = ("benchmarks", "docs", "propose_prob", "tests", "tutorials")
@@ -64,6 +75,20 @@ def test_objects_that_a_page_links_to_exist(path):
         # Short names are found by the site as well, if there is one.
         if target not in SHORT:
             named(target)
+
+
+@over_pages
+def test_objects_that_a_page_links_to_show_their_use(path):
+    for text in re.findall(r"\{py:\w+\}`([^`]+)`", path.read_text()):
+        target = re.sub(r"^.*<(.+)>$", r"\1", text).lstrip("~")
+        if target in SHORT or target in LICENSED:
+            continue
+        value = named(target)
+        module, _, name = target.rpartition(".")
+        # A method is shown by its class.
+        alone = not inspect.isclass(named(module))
+        if alone and (inspect.isclass(value) or inspect.isfunction(value)):
+            assert ">>> " in (inspect.getdoc(value) or ""), f"{name}: no example"
 
 
 @over_pages
