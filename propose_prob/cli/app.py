@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -37,6 +38,10 @@ _DESCRIPTION = (
 )
 
 
+#: What torch says where memory ends.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+
+
 class _Command(Protocol):
     def run(self) -> None: ...
 
@@ -65,8 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_PROGRAM, package_version())
         return 0
     try:
+        if any("\0" in arg for arg in args):
+            raise InputError("expected arguments without NUL bytes")
+        # Names of files may have bytes that are no text.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         with _termination():
-            _parse(args).run()
+            command = _parse(args)
+            _check_whole_numbers(command)
+            command.run()
         sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
@@ -79,6 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except InputError as error:
         return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"not enough memory: {error}")
+    except RuntimeError as error:
+        # torch has no class of errors for the memory of the CPU.
+        if not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        return _fail(f"not enough memory: {str(error).splitlines()[0]}")
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"{where}{error.strerror or error}")
@@ -176,6 +195,17 @@ def _parse(args: list[str]) -> _Command:
         ),
         _PROGRAM,
     )
+
+
+def _check_whole_numbers(command: Any) -> None:
+    """Refuse numbers that no counter of torch holds, before work is done."""
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_whole_numbers(value)
+        elif isinstance(value, int) and abs(value) >= 2**62:
+            option = field.name.replace("_", "-")
+            raise InputError(f"expected --{option} below 2^62, got {value:.3g}")
 
 
 def _first_line(kind: type) -> str:

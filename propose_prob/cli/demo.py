@@ -70,10 +70,8 @@ class Demo:
 
         at_least(self.samples, 2, "--samples")
         require_matplotlib()
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise InputError(f"{self.out}: expected a folder, got a file") from None
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out}: expected a folder, got a file")
         frame = _detection()
         start = time.perf_counter()
         model = self.machine.load(self.model)
@@ -95,6 +93,7 @@ class Demo:
             f"law         of the 3D pose given these keypoints, camera unknown\n"
             f"hypotheses  {self.samples} drawn in {drawn - loaded:.2f} s"
         )
+        self.out.mkdir(parents=True, exist_ok=True)
         figure, stored = self.out / "demo.png", self.out / "demo.nc"
         self._write(batch, answer, figure, stored)
         print(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from ..devices import check_device
+from ..devices import check_device, set_threads
 from ..errors import InputError
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "at_least",
     "model_name",
     "package_version",
+    "printable",
     "progress",
     "run_attributes",
 ]
@@ -57,13 +58,12 @@ class Machine:
         Raises:
             InputError: If the device cannot be used or the model cannot be loaded.
         """
-        at_least(self.threads, 1, "--threads")
         at_least(self.seed, 0, "--seed")
         import torch
 
         from ..weights import load
 
-        torch.set_num_threads(self.threads)
+        set_threads(self.threads)
         check_device(self.device)
         loaded = load(model, device=self.device)
         # Afterwards: building the model draws initial weights that loading replaces.
@@ -104,9 +104,14 @@ def package_version() -> str:
         return "unknown"
 
 
+def printable(text: str) -> str:
+    """A text that can be written, bytes of file names that are none in UTF-8 replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def model_name(model: str) -> str:
     """A model as output files name it: its name, or its file's name without folders."""
-    return Path(model).name
+    return printable(Path(model).name)
 
 
 def run_attributes(model: str, protocol: str) -> dict[str, str | int | float]:

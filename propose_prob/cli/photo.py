@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ..devices import set_threads
 from ..errors import InputError
 from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
 from .options import at_least
@@ -83,9 +84,9 @@ class Photo:
         if (self.photo is None) != (self.keypoints is None):
             raise InputError("expected --photo and --keypoints together, or neither")
         check_intrinsics(self.focal, self.center)
-        at_least(self.threads, 1, "--threads")
         at_least(self.samples, 1, "--samples")
-        torch.set_num_threads(self.threads)
+        set_threads(self.threads)
+        at_least(self.seed, 0, "--seed")
         image, frame, scale, credit = self._input()
         height, width = image.shape[1:]
         focal = self.focal or _FOCAL * height

@@ -6,6 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..devices import set_threads
+from .options import at_least
+
 __all__ = ["Render"]
 
 
@@ -37,13 +40,13 @@ class Render:
         Raises:
             InputError: If an option is out of range, or the folder holds another set.
         """
-        import torch
         from tqdm import tqdm
 
         from ..data.render import RenderConfig
         from ..data.render_set import render_set
 
-        torch.set_num_threads(self.threads)
+        set_threads(self.threads)
+        at_least(self.seed, 0, "--seed")
         config = RenderConfig(split=self.split, seed=self.seed, size=self.size, mix=self.mix)
         with tqdm(total=self.count, unit="image", disable=not sys.stderr.isatty()) as bar:
             folder = render_set(config, self.count, self.out, progress=bar.update)

@@ -72,6 +72,8 @@ def read_track(
 
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"expected --min-confidence of 0 to 1, got {min_confidence}")
     frames = list(read_keypoints(path, skeleton=skeleton, image_size=image_size))
     labels = Counter(str(label) for frame in frames for label in set(frame.person_ids))
     if person is None:

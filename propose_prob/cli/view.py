@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
-from .options import at_least
+from .options import at_least, printable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -82,7 +82,7 @@ class View:
             out,
             result,
             H36M_17,
-            title=self.title or self.file.name,
+            title=printable(self.title or self.file.name),
             samples=self.samples,
             truth=None if truth is None else truth[rows],
             vertices=vertices,

@@ -106,7 +106,11 @@ class Writer(ABC):
             raise ValueError(f"expected one number of items (axis 0), got {sorted(lengths)}")
         self._append(
             {name: np.asarray(values, np.float32) for name, values in arrays.items()},
-            {name: [str(value) for value in values] for name, values in labels.items()},
+            # Labels may be names of files, and these may have bytes that are no text.
+            {
+                name: [str(value).encode("utf-8", "replace").decode() for value in values]
+                for name, values in labels.items()
+            },
         )
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -13,6 +14,7 @@ from ..errors import InputError
 from ..models.lifting import LiftingConfig
 from ..models.prohmr import ProHMRConfig
 from ..models.propose import ProPoseConfig
+from .config_ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,9 @@ def from_dict(values: dict[str, Any], *, default: AnyConfig) -> AnyConfig:
         >>> from_dict({"steps": 100, "loss": {"energy": 0.5}}, default=TrainConfig()).loss.energy
         0.5
     """
-    return _merge(default, values, "")
+    config = _merge(default, values, "")
+    check_ranges(config, default)
+    return config
 
 
 def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
@@ -271,13 +275,20 @@ def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
     return from_dict(values, default=default)
 
 
+def _float(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"configuration: {name} is too large") from None
+
+
 def _merge(default: Any, values: dict[str, Any], where: str) -> Any:
     kinds = get_type_hints(type(default))
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in kinds:
             raise InputError(
-                f"configuration: unknown name {where + name!r}, expected one of "
+                f"configuration: unknown name {(where + name)[:80]!r}, expected one of "
                 f"{', '.join(sorted(kinds))}"
             )
         old = getattr(default, name)
@@ -288,14 +299,17 @@ def _merge(default: Any, values: dict[str, Any], where: str) -> Any:
         elif isinstance(old, tuple):
             if not isinstance(value, list) or len(value) != len(old):
                 raise InputError(f"configuration: {where + name} must be {len(old)} numbers")
-            changes[name] = tuple(float(v) for v in value)
+            if not all(type(v) in (int, float) for v in value):
+                raise InputError(f"configuration: {where + name} must be {len(old)} numbers")
+            changes[name] = tuple(_float(v, where + name) for v in value)
         elif isinstance(old, float) and type(value) in (int, float):
-            changes[name] = float(value)
+            changes[name] = _float(value, where + name)
         elif type(value) is type(old):
             changes[name] = value
         else:
             raise InputError(
-                f"configuration: {where + name} must be {type(old).__name__}, got {value!r}"
+                f"configuration: {where + name} must be {type(old).__name__}, got "
+                f"{textwrap.shorten(repr(value), 80)}"
             )
     try:
         return dataclasses.replace(default, **changes)

@@ -19,7 +19,7 @@ from ..data.cmu17 import load_cmu17
 from ..data.cmu_body import load_cmu_body
 from ..data.simulate import Simulator
 from ..data.simulate_body import BodySimulator
-from ..devices import check_device
+from ..devices import check_device, set_threads
 from ..errors import InputError
 from ..models.baselines import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
 from ..models.lifting import LiftingFlow
@@ -96,7 +96,11 @@ class TrainCommand(ABC):
         Raises:
             InputError: If the data, the configuration or the checkpoint cannot be used.
         """
-        torch.set_num_threads(self.threads)
+        set_threads(self.threads)
+        if not self.checkpoint_minutes >= 0:
+            raise InputError(
+                f"expected --checkpoint-minutes of at least 0, got {self.checkpoint_minutes}"
+            )
         with process_group(self.device) as device:
             dataclasses.replace(self, device=device)._run()
 
@@ -111,7 +115,13 @@ class TrainCommand(ABC):
         if not self.resume and (self.out / "checkpoint.pt").exists():
             raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
         torch.manual_seed(config.seed)
-        trainer, validation = self.trainer(config)
+        try:
+            trainer, validation = self.trainer(config)
+        except InputError:
+            raise
+        # What a model says of sizes and names that do not go together.
+        except ValueError as error:
+            raise InputError(f"configuration: {error}") from error
         start = None if self.init is None else load(self.init, device=self.device)
         run = Run(
             trainer,
