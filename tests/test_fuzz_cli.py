@@ -223,6 +223,8 @@ def check(line, capfd, folder, place):
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            # Python shows these to nobody but developers; torch has one about itself.
+            warnings.simplefilter("ignore", DeprecationWarning)
             code = main(line)
     except Exception as error:
         raise AssertionError(f"{line}: {type(error).__name__}: {error}") from error

@@ -150,7 +150,7 @@ SMALL = {
                       decoder_width=16, decoder_blocks=1)
     ),
     "lifting": lambda: LiftingFlow(
-        LiftingConfig(couplings=2, flow_width=16, context=16, width=16, blocks=1)
+        LiftingConfig(couplings=1, flow_width=16, context=16, width=16, blocks=1)
     ),
     "prohmr": lambda: BodyLifter(
         ProHMR(ProHMRConfig(flow_width=16, width=16, context=16, couplings=1, blocks=1))
