@@ -161,7 +161,10 @@ def no_derivative_is_wanted() -> bool:
 
     Not while autograd records, inside a forward-mode derivative, or inside `torch.func` transforms.
     """
-    if torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+    # A compiler fuses by itself.
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    if not torch.backends.mkldnn.is_available():
         return False
     # Both are private; a torch without them gets the plain operators.
     level = getattr(torch._C._functorch, "maybe_current_level", None)
