@@ -13,11 +13,11 @@ ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
-FOUNDATION = {"errors", "_archives", "_hdf5"}
+FOUNDATION = {"errors", "_archives", "_apart"}
 ALLOWED = {
     "errors": set(),
     "_archives": {"errors"},
-    "_hdf5": {"errors"},
+    "_apart": {"errors"},
     "devices": FOUNDATION,
     "_zuko": set(),
     "_unpickle": FOUNDATION,

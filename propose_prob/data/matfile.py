@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from .._apart import check_matlab5, check_matlab73
 from .._archives import check_unpacked
-from .._hdf5 import check_matlab
 from ..errors import InputError
 
 __all__ = ["Cells", "read_mat"]
@@ -85,6 +85,7 @@ def _read_version5(path: Path, keys: Sequence[str]) -> dict[str, npt.NDArray[np.
     from scipy.io import loadmat
 
     _check_version5(path)
+    check_matlab5(path, keys)
     found: dict[str, npt.NDArray[np.float64] | Cells] = {}
     for key, value in loadmat(path, variable_names=list(keys)).items():
         if key in keys:
@@ -114,7 +115,7 @@ def _check_version5(path: Path) -> None:
 def _read_hdf5(path: Path, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float64] | Cells]:
     import h5py
 
-    check_matlab(path, keys)
+    check_matlab73(path, keys)
     found: dict[str, npt.NDArray[np.float64] | Cells] = {}
     with h5py.File(path, "r") as file:
         size, stored = 0, path.stat().st_size

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._apart import check_netcdf
 from .._archives import check_unpacked, read_npz
-from .._hdf5 import check_netcdf
 from ..errors import InputError
 from .schema import AXES, LABELS, VARIABLES
 
