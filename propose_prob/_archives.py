@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from .errors import InputError
 
-__all__ = ["DAMAGE", "check_archive", "check_torch", "check_unpacked", "read_npz"]
+__all__ = ["DAMAGE", "check_archive", "check_text", "check_torch", "check_unpacked", "read_npz"]
 
 # All that NumPy and zipfile raise on archives whose bytes were cut or changed.
 DAMAGE = (
@@ -79,6 +80,18 @@ def check_torch(path: Path) -> None:
             check_archive(file, path)
 
 
+def check_text(path: Path, name: str, array: npt.NDArray[Any]) -> None:
+    """Check that an array of text, if it is one, holds characters: NumPy takes any number for one.
+
+    Raises:
+        InputError: If a number in it is none.
+    """
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        numbers = np.dtype("u4").newbyteorder(array.dtype.byteorder)
+        if int(np.ascontiguousarray(array).reshape(-1).view(numbers).max()) > sys.maxunicode:
+            raise InputError(f"{path}: expected text in {name}, got numbers that are no characters")
+
+
 def check_unpacked(path: Path, name: str, size: int, stored: int) -> None:
     """Check how much a part of a file unpacks to.
 
@@ -127,6 +140,7 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, npt.NDA
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise InputError(f"{path}: expected arrays, got another file, {name}")
+        check_text(path, name, array)
     return arrays
 
 

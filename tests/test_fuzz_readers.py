@@ -16,7 +16,7 @@ from propose_prob import _apart
 from propose_prob.bodies import load_open_body, load_smpl
 from propose_prob.cli.fuse import read_cameras
 from propose_prob.cli.view import _read_truth
-from propose_prob.data import matfile, read_amc
+from propose_prob.data import matfile, read_amc, read_keypoints, read_spin
 from propose_prob.data.arrays import read_pairs
 from propose_prob.data.c3d import read_c3d
 from propose_prob.data.h36m import read_h36m
@@ -388,3 +388,17 @@ def test_pictures_that_would_run_a_program_are_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     with pytest.raises(InputError, match="expected an image"):
         read_image(tmp_path / "a.png")
+
+
+def test_numbers_that_are_no_characters_are_refused(tmp_path):
+    text = np.array([2**31, 65], "<u4").view("<U2")
+    arrays = {"imgname": text, "center": np.ones((1, 2)), "scale": np.ones(1)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match="expected text in imgname, got numbers"):
+        read_spin(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", keypoints=np.ones((1, 17, 2)), skeleton=text)
+    with pytest.raises(InputError, match="expected text in skeleton, got numbers"):
+        read_keypoints(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", joint=text, frame=text, person=text)
+    with pytest.raises(InputError, match="expected text in joint, got numbers"):
+        read_result(tmp_path / "a.npz")

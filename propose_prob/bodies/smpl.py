@@ -202,7 +202,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _skeleton_of(tree: Any, path: Path) -> Skeleton:
     tree = np.asarray(tree)
-    skeleton = _SKELETONS.get(tree.shape[-1]) if tree.ndim == 2 else None
+    skeleton = _SKELETONS.get(tree.shape[-1]) if tree.ndim == 2 and len(tree) == 2 else None
     if skeleton is None or tree.dtype.kind not in "iuf" or not np.isfinite(tree).all():
         raise InputError(
             f"expected kintree_table of shape (2, 24), (2, 52) or (2, 55) in {path}, "

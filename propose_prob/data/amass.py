@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .._archives import DAMAGE, check_archive
+from .._archives import DAMAGE, check_archive, check_text
 from ..errors import InputError
 from ..pose.rotations import matrix_from_axis_angle
 
@@ -170,6 +170,7 @@ def _member(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> npt.NDArray
         ) from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: expected array {name!r}, got another file")
+    check_text(path, name, array)
     return array
 
 

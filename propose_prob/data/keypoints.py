@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from propose_prob._archives import DAMAGE, check_archive
+from propose_prob._archives import DAMAGE, check_archive, check_text
 from propose_prob.data.keypoints_json import Frame, parse_json
 from propose_prob.errors import InputError
 from propose_prob.pose.skeleton import SKELETONS, Skeleton, get_skeleton
@@ -278,6 +278,9 @@ def _read_npz(path: Path, skeleton: Skeleton | None) -> KeypointStream:
     keypoints = arrays["keypoints"] if "keypoints" in arrays else next(iter(arrays.values()))
     if not isinstance(keypoints, np.ndarray):
         raise InputError(f"{path}: expected an archive of arrays, got one of other files")
+    for name, array in (("keypoints", keypoints), ("skeleton", stored)):
+        if isinstance(array, np.ndarray):
+            check_text(path, name, array)
     if skeleton is None and isinstance(stored, np.ndarray):
         try:
             skeleton = get_skeleton(str(stored))
