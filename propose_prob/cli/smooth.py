@@ -75,8 +75,8 @@ class Smooth:
         at_least(self.min_joints, 2, "--min-joints")
         check_intrinsics(self.focal, self.center)
         for name, value in (("--fps", self.fps), ("--acceleration", self.acceleration)):
-            if not 0 < value < float("inf"):
-                raise InputError(f"expected {name} > 0, got {value}")
+            if not 1e-6 <= value <= 1e6:
+                raise InputError(f"expected {name} > 0 (1e-6 to 1e6), got {value}")
         out = self.out or Path(f"{self.file.resolve().stem}_smooth.nc")
         check_output_name(out, (self.file,), (".nc", ".npz", ".bvh"))
         track = read_track(
