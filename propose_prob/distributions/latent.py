@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 from torch.quasirandom import SobolEngine
 
 from .flow import FlowDistribution, standard_parameters
+from .jacobian import forward_jacobian
 from .support import InsertRoot, RootRelative
 
 
@@ -259,13 +260,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         def whitened(e: Tensor) -> Tensor:
             return ((self._decode_standard(e) - target) / self.scale[..., None]).flatten(-2)
 
-        basis = torch.eye(e.shape[-1], dtype=e.dtype, device=e.device)
-
-        def column(direction: Tensor) -> Tensor:
-            return torch.func.jvp(whitened, (e,), (direction.expand_as(e),))[1]
-
-        columns = torch.func.vmap(column)(basis)
-        return whitened(e), columns.movedim(0, -1)
+        return whitened(e), forward_jacobian(whitened, e)
 
     def _to_event(self, joints: Tensor) -> Tensor:
         if self.rotation is not None:

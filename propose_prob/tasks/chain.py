@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..distributions import PushforwardDistribution
+from ..distributions.jacobian import forward_jacobian
 from ..distributions.likelihoods import PointLikelihood
 from ..errors import InputError
 from ..inference.banded import factor_banded, multiply_banded
@@ -73,14 +74,7 @@ class Chain:
     def jacobian(self, e: Tensor) -> Tensor:
         """Derivatives of `value`, `(N, n, d)`."""
         e = e.to(self.dtype)
-        basis = torch.eye(self.size, dtype=e.dtype, device=e.device)
-
-        def column(direction: Tensor) -> Tensor:
-            return torch.func.jvp(self._pose, (e,), (direction.expand_as(e),))[1]
-
-        chunk = max(1, _PASS // len(e))
-        columns = torch.func.vmap(column, chunk_size=chunk)(basis)
-        return columns.movedim(0, -1).double()
+        return forward_jacobian(self._pose, e, chunk_size=max(1, _PASS // len(e))).double()
 
     def interpolate(self, mean: Tensor) -> Tensor:
         """Poses of all frames `(T, n)`, straight lines between those seen."""
