@@ -9,6 +9,9 @@ from propose_prob import freeze, load
 from propose_prob.models import LiftingConfig, LiftingFlow, PointEstimator, Sampler
 from tests.zoo import perturbed
 
+# Of torch about that one release of Python.
+pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
+
 
 def _given(model, batch, device="cpu"):
     generator = torch.Generator().manual_seed(batch)
