@@ -13,6 +13,14 @@ from tests.zoo import perturbed
 pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 
 
+@pytest.fixture(autouse=True)
+def _validation_as_before():
+    # Torch turns it off for the whole process when it compiles.
+    before = torch.distributions.Distribution._validate_args
+    yield
+    torch.distributions.Distribution.set_default_validate_args(before)
+
+
 def _given(model, batch, device="cpu"):
     generator = torch.Generator().manual_seed(batch)
     p2d = 100 * torch.randn(batch, 17, 2, generator=generator) + 500
