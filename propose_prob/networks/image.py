@@ -104,10 +104,25 @@ class ImageEncoder(nn.Module):
         Raises:
             InputError: As `ResNet.forward`.
         """
+        sight, places, maps = self.look(images)
+        if not self.joints:
+            return ImageReading(self.project(sight), None, None)
+        with torch.autocast(images.device.type, enabled=False):
+            return ImageReading(self.project(sight), places, maps)
+
+    def look(self, images: Tensor) -> ImageReading:
+        """What `read` makes the contexts from, in their place: `project` comes after it.
+
+        Args:
+            images: As of `read`.
+
+        Raises:
+            InputError: As `ResNet.forward`.
+        """
         stages = self.backbone.maps(images)
         pooled = stages[-1].mean((-2, -1))
         if not self.joints:
-            return ImageReading(self.project(pooled), None, None)
+            return ImageReading(pooled, None, None)
         merged = self.lateral[3](stages[3])
         for number in (2, 1, 0):
             merged = interpolate(merged, size=stages[number].shape[-2:], mode="nearest")
@@ -124,7 +139,7 @@ class ImageEncoder(nn.Module):
             spread = (share @ grid.square() - places.square()).clamp_min(1e-6).log()
             found = share @ merged.flatten(2).mT
             known = [pooled, places.flatten(1), spread.flatten(1), found.flatten(1)]
-            return ImageReading(self.project(torch.cat(known, -1)), places, logarithm.view_as(maps))
+            return ImageReading(torch.cat(known, -1), places, logarithm.view_as(maps))
 
 
 def _grid(maps: Tensor) -> Tensor:

@@ -39,6 +39,10 @@ class ImageTrainConfig(RunConfig):
     Attributes:
         rate: Peak learning rate.
         only_2d: Share of the items whose body in 3D is held back, as if only keypoints were known.
+        copies: 0 trains everything. Otherwise the image network rests: it looks once at so many
+            augmented copies of every image, and only what follows it is trained, on what it saw.
+        distil: Of these steps the first so many, in which contexts learn to be those of a keypoint
+            model (`image_law.LawTrainer`).
         precision: Of the image encoder's products: `"float32"`, or `"bfloat16"` where the hardware
             has them.
         model: Sizes and variants of the model.
@@ -49,6 +53,8 @@ class ImageTrainConfig(RunConfig):
     batch_size: int = 64
     rate: float = 1e-3
     only_2d: float = 0.0
+    copies: int = 0
+    distil: int = 0
     precision: str = "float32"
     model: ProHMRConfig = field(
         default_factory=lambda: ProHMRConfig(
@@ -67,5 +73,7 @@ class ImageTrainConfig(RunConfig):
             raise ValueError(
                 f"expected a precision of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
+        if self.distil and not self.copies:
+            raise ValueError("distil is for an image network that rests: set copies")
         if self.model.encoder != "image":
             raise ValueError(f"expected the encoder 'image', got {self.model.encoder!r}")

@@ -18,7 +18,9 @@ _POSITIVE = frozenset(
     + ("smallest", "largest")
 )
 #: Counts that may be 0.
-_NONE = frozenset(("blocks", "flow_blocks", "decoder_blocks", "denoiser_blocks", "seed"))
+_NONE = frozenset(
+    ("blocks", "flow_blocks", "decoder_blocks", "denoiser_blocks", "seed") + ("copies", "distil")
+)
 #: What the data decide.
 _GIVEN = frozenset(("joints", "keypoints"))
 #: Pairs of numbers, each with the least and the largest.

@@ -126,9 +126,12 @@ class ImageTrainer(BodyTrainer):
         if not isinstance(pairs, ImagePairs) or not isinstance(self.model.encoder, ImageEncoder):
             raise ValueError("expected pairs with images, and an encoder of images")
         images = pairs.images.contiguous(memory_format=torch.channels_last)
-        precision = PRECISIONS[self.settings.precision]
-        with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
+        with self._precision():
             return self.model.encoder.read(images)
+
+    def _precision(self) -> torch.autocast:
+        precision = PRECISIONS[self.settings.precision]
+        return torch.autocast(self.device.type, precision, enabled=precision is not torch.float32)
 
     def _draw(self) -> ImagePairs:
         config = self.settings

@@ -122,13 +122,12 @@ class TrainCommand(ABC):
         # What a model says of sizes and names that do not go together.
         except ValueError as error:
             raise InputError(f"configuration: {error}") from error
-        start = None if self.init is None else load(self.init, device=self.device)
         run = Run(
             trainer,
             validation,
             self.out,
             device=self.device,
-            start=start,
+            start=self._start(),
             report=_report,
         )
         if self.resume:
@@ -151,6 +150,10 @@ class TrainCommand(ABC):
             run.train(checkpoint_minutes=self.checkpoint_minutes, progress=progress)
         if run.processes.writes:
             self._finish(run, validation)
+
+    def _start(self) -> Any:
+        """The model to begin with, or None."""
+        return None if self.init is None else load(self.init, device=self.device)
 
     def _write_config(self, config: RunConfig) -> None:
         (self.out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")

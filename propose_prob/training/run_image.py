@@ -12,8 +12,10 @@ from ..data.spin_images import SpinSource
 from ..errors import InputError
 from ..models.prohmr import ProHMR
 from ..networks import ImageEncoder, load_backbone
+from ..weights import load
 from .config_images import ImageTrainConfig
 from .image import ImageTrainer, ImageValidation
+from .image_law import LawTrainer, with_flow_of
 from .run import TrainCommand
 
 
@@ -28,11 +30,14 @@ class TrainImage(TrainCommand):
         images: Folder that the image names in SPIN's files start from.
         body: `open`, or an SMPL file; the body that the data's rotations and shapes belong to.
         backbone: Trained weights of the residual network to begin with: ImageNet's, HMR's, SPIN's.
+        law: Keypoint model whose flow takes the place of the one of --init, and whose contexts are
+            learned first where the configuration says `distil`: a shipped one, or a file.
     """
 
     images: Path | None = None
     body: str = "open"
     backbone: Path | None = None
+    law: str | None = None
 
     def default(self) -> ImageTrainConfig:
         """The defaults of `ImageTrainConfig`."""
@@ -51,7 +56,25 @@ class TrainImage(TrainCommand):
         if self.backbone is not None and isinstance(model.encoder, ImageEncoder):
             load_backbone(model.encoder.backbone, self.backbone)
         validation = ImageValidation.from_source(held_out, body)
+        if config.copies:
+            teacher = None if self.law is None else self._teacher()
+            trainer = LawTrainer(model, config, source, body, self.device, teacher=teacher)
+            return trainer, validation
         return ImageTrainer(model, config, source, body, self.device), validation
+
+    def _start(self) -> ProHMR | None:
+        start = super()._start()
+        if self.law is None:
+            return start
+        if start is None:
+            raise InputError("--law takes the place of a trained model's flow: expected --init")
+        return with_flow_of(start, self._teacher())
+
+    def _teacher(self) -> ProHMR:
+        teacher = load(str(self.law), device=self.device)
+        if not isinstance(teacher, ProHMR) or teacher.config.encoder != "keypoints":
+            raise InputError(f"expected --law to be a ProHMR of keypoints, got {self.law}")
+        return teacher
 
     def _sources(self, config: ImageTrainConfig, body: Body) -> tuple[ImageSource, ImageSource]:
         if self.data == "cmu17":
