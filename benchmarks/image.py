@@ -4,7 +4,7 @@ Renders of poses that were never trained on, made first where `DIR` does not hol
 `OUT/image.json`, `OUT/image.md` and `OUT/occlusion.png`:
 
 * accuracy and calibration of the law on each split;
-* how much wider the law of a forearm is when something stands in front of it;
+* how much wider the law is where something stands in front of the legs, or of a forearm;
 * fits to the 2D keypoints under the image's law and under normal laws of the joint angles, from the
   same start, with keypoints missing or wrong. The keypoints have a normal error of 1 pixel of the
   crop; a wrong one is moved by a further 15. The standard deviation that a fit assumes is chosen on
@@ -49,6 +49,16 @@ CANDIDATES = (1.0, 2.0, 4.0)
 
 #: The right forearm: elbow and wrist of Human3.6M-17.
 FOREARM = (15, 16)
+#: Joints whose spread is shown; in the pelvis' axes the hips do not move.
+SHOWN = {
+    "knees": (2, 5),
+    "ankles": (3, 6),
+    "right elbow": (15,),
+    "right wrist": (16,),
+    "left elbow": (12,),
+    "left wrist": (13,),
+    "head": (10,),
+}
 
 
 class People:
@@ -134,26 +144,31 @@ class People:
         inside = ((forearm > 4) & (forearm < self.size - 4)).all(-1).all(-1)
         return ((gap > 9) & inside).nonzero()[:, 0]
 
-    def occlusion(self) -> tuple[dict[str, float], Tensor]:
-        """Spread of each joint in the pelvis' axes with the right forearm hidden, over without."""
-        hidden = self.ask(self.with_forearm_hidden())
+    def with_legs_hidden(self) -> Tensor:
+        """The images with everything grey from below the hips on."""
+        below = torch.arange(self.size) + 0.5 > self.keypoints[:, [1, 4], 1].amax(1)[:, None] + 4
+        return torch.where(below[:, None, :, None], 0.4, self.images)
+
+    def legs_below(self) -> Tensor:
+        """Rows of people whose ankles are below the hips, and whose wrists are above them."""
+        height = self.keypoints[..., 1]
+        hips = height[:, [1, 4]].amax(1)
+        below = (height[:, [3, 6]].amin(1) > hips + 15) & (height[:, [13, 16]].amax(1) < hips)
+        return below.nonzero()[:, 0]
+
+    def occlusion(self, images: Tensor) -> tuple[dict[str, float], Tensor]:
+        """Spread of joints in the pelvis' axes in other images of these people, over their own."""
+        hidden = self.ask(images)
         draws = [self.samples(estimate, 100, turned=False) for estimate in (self.estimate, hidden)]
-        before, after = (d.std(0).norm(dim=-1) for d in draws)
-        ratio = (after[:, 1:] / before[:, 1:]).log().mean(0).exp()
-        names = {"right elbow": 15, "right wrist": 16, "left wrist": 13, "right ankle": 3}
-        rows = {name: float(ratio[joint - 1]) for name, joint in names.items()}
-        # In the pelvis' axes the hips do not move.
-        others = [j - 1 for j in range(1, 17) if j not in (1, 4, *FOREARM)]
+        before, after = (d.std(0).norm(dim=-1)[:, 1:] for d in draws)
+        ratio = (after / before).log().mean(0)
+        rows = {
+            name: float(ratio[[joint - 1 for joint in joints]].mean().exp())
+            for name, joints in SHOWN.items()
+        }
         entropy = (hidden.law.entropy() - self.estimate.law.entropy()).mean().item()
-        wrist = [1000 * float(s[:, 16].mean()) for s in (before, after)]
-        return {
-            **rows,
-            "other joints": float(ratio[others].log().mean().exp()),
-            "wrist_mm_before": wrist[0],
-            "wrist_mm_after": wrist[1],
-            "entropy_gain_nats": entropy,
-            "people": float(len(self.images)),
-        }, torch.stack([self.samples(estimate, 30) for estimate in (self.estimate, hidden)])
+        both = torch.stack([self.samples(estimate, 30) for estimate in (self.estimate, hidden)])
+        return {**rows, "entropy_gain_nats": entropy, "people": float(len(self.images))}, both
 
     def detections(self, kind: str) -> tuple[Tensor, Tensor]:
         """Keypoints as a detector gives them, and which are there."""
@@ -219,12 +234,17 @@ def main() -> None:
             print(split, result["accuracy"][split], flush=True)
         for split in SPLITS[1:]:
             plain = renders(folder / "plain", split, 300, occluded=0.0)
-            apart = People(model, plain, torch.arange(len(plain))).forearm_apart()
-            people = People(model, plain, apart)
-            result["occlusion"][split], draws = people.occlusion()
-            print(split, result["occlusion"][split], flush=True)
+            everyone = People(model, plain, torch.arange(len(plain)))
+            legs = People(model, plain, everyone.legs_below())
+            arm = People(model, plain, everyone.forearm_apart())
+            found, draws = legs.occlusion(legs.with_legs_hidden())
+            result["occlusion"][f"{split}, legs"] = found
+            result["occlusion"][f"{split}, right forearm"] = arm.occlusion(
+                arm.with_forearm_hidden()
+            )[0]
+            print(split, result["occlusion"], flush=True)
             if split == "test_seen":
-                picture(people, draws, arguments.out / "occlusion.png")
+                picture(legs, draws, arguments.out / "occlusion.png")
         train = load_cmu_body("train").theta[::20]
     chosen = People(model, sets["val"], torch.arange(arguments.val_fits))
     scales = {kind: tune(chosen, kind, train) for kind in KINDS}
@@ -263,28 +283,29 @@ def tune(people: People, kind: str, train: Tensor) -> dict[str, float]:
 
 
 def picture(people: People, draws: Tensor, path: Path) -> None:
-    """Three people with and without the disc, and where 30 draws put their right arm."""
+    """Three people with and without their legs hidden, and where 30 draws put the legs."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = (people.keypoints[:, 16] - people.keypoints[:, 15]).norm(dim=-1).argsort()[-6::2]
-    shown = (people.images, people.with_forearm_hidden())
+    rows = range(0, len(people.images), max(1, len(people.images) // 3))[:3]
+    shown = (people.images, people.with_legs_hidden())
     figure, axes = plt.subplots(2, 6, figsize=(12, 4.2), layout="constrained")
-    for column, row in enumerate(rows.tolist()):
+    limbs = ([6, 5, 4, 0, 1, 2, 3], [13, 12, 11, 8, 14, 15, 16])
+    for column, row in enumerate(rows):
         for line in range(2):
             left, right = axes[line, 2 * column], axes[line, 2 * column + 1]
             left.imshow(shown[line][row].permute(1, 2, 0))
-            arms = draws[line, :30, row][:, [14, 15, 16]] - draws[line, :30, row][:, [8]]
-            for arm in arms:
-                right.plot(arm[:, 0], arm[:, 1], color="tab:red", alpha=0.25)
-            truth = people.truth[row, [14, 15, 16]] - people.truth[row, 8]
-            right.plot(truth[:, 0], truth[:, 1], color="black", linewidth=2)
-            right.set(xlim=(-0.8, 0.8), ylim=(0.8, -0.8), aspect="equal")
+            for limb, colour in zip(limbs, ("tab:red", "tab:blue"), strict=True):
+                for pose in draws[line, :30, row]:
+                    right.plot(pose[limb, 0], pose[limb, 1], color=colour, alpha=0.2)
+                truth = people.truth[row, limb]
+                right.plot(truth[:, 0], truth[:, 1], color="black", linewidth=2)
+            right.set(xlim=(-1.1, 1.1), ylim=(1.1, -1.1), aspect="equal")
             for axis in (left, right):
                 axis.set(xticks=[], yticks=[])
-    axes[0, 1].set_title("right arm: 30 draws,\ntruth black", fontsize=9)
+    axes[0, 1].set_title("30 draws: legs red,\narms blue, truth black", fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -304,15 +325,11 @@ def table(result: dict[str, Any]) -> str:
             f"| {r['spread_seen']:.0f} / {r['spread_hidden']:.0f} "
             f"| {r['error_seen']:.0f} / {r['error_hidden']:.0f} |"
         )
-    names = ("right elbow", "right wrist", "left wrist", "right ankle", "other joints")
-    lines += ["", f"| split | people | {' | '.join(names)} | wrist, mm | entropy, nats |"]
-    lines += ["|---|" + "---|" * (len(names) + 3)]
-    for split, r in result["occlusion"].items():
-        ratios = " | ".join(f"{r[name]:.2f}" for name in names)
-        wrist = f"{r['wrist_mm_before']:.0f} to {r['wrist_mm_after']:.0f}"
-        lines.append(
-            f"| {split} | {r['people']:.0f} | {ratios} | {wrist} | {r['entropy_gain_nats']:+.1f} |"
-        )
+    lines += ["", f"| split, hidden | people | {' | '.join(SHOWN)} | entropy, nats |"]
+    lines += ["|---|" + "---|" * (len(SHOWN) + 2)]
+    for case, r in result["occlusion"].items():
+        ratios = " | ".join(f"{r[name]:.2f}" for name in SHOWN)
+        lines.append(f"| {case} | {r['people']:.0f} | {ratios} | {r['entropy_gain_nats']:+.1f} |")
     lines += ["", f"| split | keypoints | mode | {' | '.join(f'fit, {p}' for p in PRIORS)} |"]
     lines += ["|---|---|---|" + "---|" * len(PRIORS)]
     for split, rows in result["fits"].items():
