@@ -9,14 +9,14 @@ that the true keypoints would give it (distillation); then all losses go on as e
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..bodies import Body
-from ..data.images import ImageBatch, ImageSource, augment
+from ..data.images import ImageSource, augment
 from ..errors import InputError
 from ..models.evidence import keypoint_evidence
 from ..models.prohmr import ProHMR
@@ -53,14 +53,6 @@ def with_flow_of(model: ProHMR, teacher: ProHMR) -> ProHMR:
             f"expected a law whose flow is of the sizes of {model.config}, got {teacher.config}"
         ) from None
     return model
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the image network saw in each copy of each image, and what is true of it."""
-
-    sight: Tensor
-    pairs: ImagePairs
 
 
 class LawTrainer(ImageTrainer):
@@ -102,7 +94,7 @@ class LawTrainer(ImageTrainer):
         model.encoder.requires_grad_(False)
         model.encoder.project.requires_grad_(True)
         self.teacher = None if teacher is None else teacher.to(device).eval()
-        self.seen: _Seen | None = None
+        self.seen: ImagePairs | None = None
         self.progress = _Progress()
 
     def prepare(self, batches: int = 20) -> None:
@@ -156,38 +148,46 @@ class LawTrainer(ImageTrainer):
     def _draw(self) -> ImagePairs:
         if self.seen is None:
             self.seen = self._look()
-        config, pairs = self.settings, self.seen.pairs
-        rows = self.deck.draw(config.batch_size, len(self.seen.sight), self.generator)
-        rows = rows.to(self.seen.sight.device)
+        config, seen = self.settings, self.seen
+        rows = self.deck.draw(config.batch_size, len(seen.images), self.generator)
+        drawn = _each(seen, lambda value: value[rows.to(value.device)])
         held_back = (
             torch.rand(len(rows), generator=self.generator, device=self.generator.device)
             < config.only_2d
         )
-        drawn = _rows_of(pairs, rows)
-        return dataclasses.replace(
-            drawn, images=self.seen.sight[rows], has_body=drawn.has_body & ~held_back
-        )
+        return dataclasses.replace(drawn, has_body=drawn.has_body & ~held_back)
 
     @torch.no_grad()
-    def _look(self) -> _Seen:
+    def _look(self) -> ImagePairs:
+        """All copies of all people, with what was seen in place of the images."""
         config, encoder = self.settings, self.model.encoder
         if not isinstance(encoder, ImageEncoder):
             raise ValueError(f"expected an image encoder, got {type(encoder).__name__}")
         # Of its own, so that a resumed run sees the same.
         generator = torch.Generator(self.device).manual_seed(config.seed)
-        sights, parts = [], []
+        everyone = torch.arange(len(self.source)).repeat(config.copies)
+        seen: ImagePairs | None = None
         training = encoder.training
         encoder.eval()
-        for _ in range(config.copies):
-            for rows in torch.arange(len(self.source)).split(_BATCH):
-                batch: ImageBatch = self.source(rows).to(self.device)
-                pairs = prepare_images(augment(batch, config.augment, generator))
-                images = pairs.images.contiguous(memory_format=torch.channels_last)
-                with self._precision():
-                    sights.append(encoder.look(images).context.half())
-                parts.append(dataclasses.replace(pairs, images=images.new_zeros(len(rows), 0)))
+        for start in range(0, len(everyone), _BATCH):
+            rows = everyone[start : start + _BATCH]
+            pairs = prepare_images(
+                augment(self.source(rows).to(self.device), config.augment, generator)
+            )
+            images = pairs.images.contiguous(memory_format=torch.channels_last)
+            with self._precision():
+                sight = encoder.look(images).context.half()
+            found = dataclasses.replace(pairs, images=sight)
+            # Filled in place: small tensors that stay, between large ones that go, would leave
+            # the process a hundred times their size.
+            if seen is None:
+                seen = _each(found, lambda v: v.new_empty(len(everyone), *v.shape[1:]))
+            for target, value in zip(_tensors(seen), _tensors(found), strict=True):
+                target[start : start + len(rows)] = value
         encoder.train(training)
-        return _Seen(torch.cat(sights), _joined(parts))
+        if seen is None:
+            raise InputError("expected people in images, got none")
+        return seen
 
 
 class _Progress:
@@ -203,27 +203,15 @@ class _Progress:
         self.steps = state["steps"]
 
 
-def _rows_of(pairs: ImagePairs, rows: Tensor) -> ImagePairs:
-    evidence = pairs.evidence._replace(
-        **{k: v[rows] for k, v in pairs.evidence._asdict().items() if isinstance(v, Tensor)}
-    )
+def _tensors(pairs: ImagePairs) -> list[Tensor]:
+    fields = [getattr(pairs, f.name) for f in dataclasses.fields(pairs)]
+    return [v for v in (*pairs.evidence, *fields) if isinstance(v, Tensor)]
+
+
+def _each(pairs: ImagePairs, change: Callable[[Tensor], Tensor]) -> ImagePairs:
+    """The same pairs with each tensor changed."""
     fields = {f.name: getattr(pairs, f.name) for f in dataclasses.fields(pairs)}
-    tensors = {name: value[rows] for name, value in fields.items() if isinstance(value, Tensor)}
-    return dataclasses.replace(pairs, evidence=evidence, **tensors)
-
-
-def _joined(parts: list[ImagePairs]) -> ImagePairs:
-    first = parts[0]
-    evidence = first.evidence._replace(
-        **{
-            name: torch.cat([getattr(part.evidence, name) for part in parts])
-            for name, value in first.evidence._asdict().items()
-            if isinstance(value, Tensor)
-        }
-    )
-    tensors = {
-        f.name: torch.cat([getattr(part, f.name) for part in parts])
-        for f in dataclasses.fields(first)
-        if isinstance(getattr(first, f.name), Tensor)
-    }
-    return dataclasses.replace(first, evidence=evidence, **tensors)
+    changed = {name: change(v) for name, v in fields.items() if isinstance(v, Tensor)}
+    known = {n: change(v) for n, v in pairs.evidence._asdict().items() if isinstance(v, Tensor)}
+    evidence = pairs.evidence._replace(**known)
+    return dataclasses.replace(pairs, evidence=evidence, **changed)

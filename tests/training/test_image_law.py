@@ -94,7 +94,7 @@ def test_what_was_seen_gives_the_contexts_of_the_images(folder):
     encoder = trainer.model.encoder.eval()
     with torch.no_grad():
         expected = encoder(images)
-        got = encoder.project(seen.sight.float())
+        got = encoder.project(seen.images.float())
     torch.testing.assert_close(got, expected, rtol=1e-2, atol=1e-2)
 
 
