@@ -270,6 +270,6 @@ def _train_joints(
     rows = cells[cell]
     if rows.ndim != 2 or rows.shape[1] != 28 * axes:
         raise InputError(f"{path}: expected {key} of shape (frames, {28 * axes}), got {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise InputError(f"{path}: expected finite numbers in {key}, got others")
+    if not (np.abs(rows) <= np.finfo(np.float32).max).all():
+        raise InputError(f"{path}: expected finite numbers within float32 in {key}, got others")
     return rows.reshape(len(rows), 28, axes)[:, _RELEVANT]
