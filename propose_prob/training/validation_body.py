@@ -20,6 +20,9 @@ from .objectives import energy_score
 from .prohmr import BodyPairs, prepare_bodies
 from .validation import Scores
 
+#: Candidates for the temperature of a law's base.
+_TEMPERATURES = tuple(round(0.7 + 0.05 * step, 2) for step in range(19))
+
 
 @dataclass(frozen=True)
 class BodyValidation:
@@ -133,11 +136,7 @@ class BodyValidation:
             errors.append(curve.compute().error)
         return sum(errors) / len(errors)
 
-    def fit_temperature(
-        self,
-        model: ProHMR,
-        candidates: tuple[float, ...] = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1),
-    ) -> float:
+    def fit_temperature(self, model: ProHMR) -> float:
         """Sets the base's temperature to the best calibrated candidate, and returns it."""
         base = model.flow.base
 
@@ -145,7 +144,7 @@ class BodyValidation:
             base.temperature.fill_(temperature)
             return self.calibration_error(model)
 
-        best = min(candidates, key=error)
+        best = min(_TEMPERATURES, key=error)
         base.temperature.fill_(best)
         return best
 

@@ -46,9 +46,9 @@ def test_mode_and_draws_stay_where_the_card_says(model, people, images):
 
     truth = torch.stack([person.joints - person.joints[:1] for person in people])
     torch.manual_seed(0)
-    assert 1e3 * pa_mpjpe(joints(estimate.law.mode), truth).mean() < 85
+    assert 1e3 * pa_mpjpe(joints(estimate.law.mode), truth).mean() < 65
     best = pa_mpjpe(joints(estimate.law.sample((25,))), truth).amin(0)
-    assert 1e3 * best.mean() < 70
+    assert 1e3 * best.mean() < 55
     # The estimated camera sees the pelvis where it is.
     pelvis = torch.stack([person.keypoints[0] for person in people])
     assert (estimate.camera[:, 1:] - pelvis).norm(dim=-1).median() < 6
@@ -69,3 +69,25 @@ def test_something_in_front_of_an_arm_widens_the_law(model, people, images):
         joints = body.regress(body(theta, estimate.shape))
         spread.append((joints - joints[:, :, :1]).std(0).norm(dim=-1)[:, 16])
     assert (spread[1] / spread[0]).log().mean() > 0.05
+
+
+@torch.no_grad()
+def test_hidden_legs_widen_more_than_what_is_in_view(model, people, images):
+    body = load_open_body().only("h36m_17")
+    keypoints = torch.stack([person.keypoints for person in people])
+    hips, height = keypoints[:, [1, 4], 1].amax(1), keypoints[..., 1]
+    below = (height[:, [3, 6]].amin(1) > hips + 15) & (height[:, [13, 16]].amax(1) < hips)
+    rows = torch.arange(images.shape[-1]) + 0.5 > hips[:, None] + 4
+    hidden = torch.where(rows[:, None, :, None], 0.4, images)
+    spread = []
+    for pictures in (images[below], hidden[below]):
+        estimate = model.estimate_images(normalise_image(pictures))
+        torch.manual_seed(0)
+        theta = matrix_from_6d(estimate.law.sample((60,)))
+        # In the pelvis' own axes: the whole body's turn is nobody's limb.
+        theta[..., 0, :, :] = torch.eye(3)
+        joints = body.regress(body(theta, estimate.shape))
+        spread.append((joints - joints[:, :, :1]).std(0).norm(dim=-1))
+    ratio = (spread[1][:, 1:] / spread[0][:, 1:]).log().mean(0).exp()
+    legs, arms = ratio[[1, 2, 4, 5]].mean(), ratio[[11, 12, 14, 15]].mean()
+    assert legs > 1.4 and legs > 1.15 * arms
