@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from .errors import InputError
 
-__all__ = ["DAMAGE", "check_archive", "check_text", "check_torch", "check_unpacked", "read_npz"]
+__all__ = [
+    "DAMAGE",
+    "check_archive",
+    "check_text",
+    "check_torch",
+    "check_unpacked",
+    "npy_header",
+    "read_npz",
+]
 
 # All that NumPy and zipfile raise on archives whose bytes were cut or changed.
 DAMAGE = (
@@ -144,17 +152,27 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, npt.NDA
     return arrays
 
 
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array in NumPy's format; the file stands at its data afterwards.
+
+    Raises:
+        ValueError: If the header is not one of NumPy's.
+    """
+    version = np.lib.format.read_magic(file)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
 def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
     """How many bytes of numbers an array's header announces; 0 where it has no such header."""
     with archive.open(info) as member:
         try:
-            version = np.lib.format.read_magic(member)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read(member)
+            shape, dtype = npy_header(member)
         # A broken header is for the reader to report: text that is no literal, bytes that are no
         # text, data that break off or do not unpack.
         except (ValueError, SyntaxError, TypeError, EOFError, zlib.error, zipfile.BadZipFile):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._archives import npy_header
 from .._unpickle import load_pickle
 from ..errors import InputError
 
@@ -55,13 +56,7 @@ def read_object_npz(path: Path, keys: Sequence[str], *, where: str) -> dict[str,
 
 def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> Any:
     with archive.open(f"{key}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read_header(member)
+        shape, dtype = npy_header(member)
         if shape != () or dtype != np.dtype(object):
             raise InputError(
                 f"{path}: expected {key} to be one stored object, got {dtype} of shape {shape}"
