@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..models.evidence import keypoint_evidence
 from ..models.prohmr import ProHMR
 from ..networks.image import ImageEncoder, ImageReading
+from . import objectives
 from .config_images import ImageTrainConfig
 from .image import ImagePairs, ImageTrainer, prepare_images
 from .prohmr import BodyPairs
@@ -111,18 +112,17 @@ class LawTrainer(ImageTrainer):
 
     def step(self) -> dict[str, float]:
         """One batch of the distillation, or of all losses."""
-        values = super().step()
+        values = self._distil() if self.progress.steps < self.settings.distil else super().step()
         self.progress.steps += 1
         return values
 
-    def losses(self, pairs: BodyPairs) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """The losses of a batch by name, and the sample that the adversary judges."""
-        if self.progress.steps >= self.settings.distil:
-            return super().losses(pairs)
-        context = self._context(pairs)
+    def _distil(self) -> dict[str, float]:
+        pairs = self._draw()
         wanted, known = self._teach(pairs)
-        loss = (context - wanted)[known].square().mean()
-        return {"distil": loss}, (pairs.theta, pairs.shape)
+        error = (self._context(pairs) - wanted).square().mean(-1)
+        loss = objectives.masked_mean(error, known)
+        self._update(loss, self.optimiser, self.model)
+        return {"distil": loss.item()}
 
     @torch.no_grad()
     def _teach(self, pairs: BodyPairs) -> tuple[Tensor, Tensor]:
