@@ -13,12 +13,13 @@ ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
-FOUNDATION = {"errors", "_files", "_archives", "_sandbox"}
+FOUNDATION = {"errors", "_files", "_archives", "_sandbox", "_shipped"}
 ALLOWED = {
     "errors": set(),
     "_path": set(),
     "_files": {"errors"},
     "_archives": {"errors", "_files"},
+    "_shipped": {"errors", "_files"},
     "_sandbox": {"errors", "_archives"},
     "_sandboxed": set(),
     "devices": FOUNDATION,
