@@ -26,6 +26,7 @@ __all__ = [
     "map_npy",
     "most_unpacked",
     "npy_header",
+    "plain_array",
     "read_npz",
 ]
 
@@ -150,7 +151,7 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, npt.NDA
         # A file opened here is closed here; np.load leaves that of a broken archive open.
         with open_file(path) as file:
             if file.read(6) == b"\x93NUMPY":
-                raise InputError(f"expected an .npz of plain arrays in {path}, got a single array")
+                raise InputError(f"{path}: expected an .npz of plain arrays, got a single array")
             check_archive(file, path)
             with np.load(file, allow_pickle=False) as archive:
                 names = [name for name in keys or archive.files if name in archive.files]
@@ -159,7 +160,7 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, npt.NDA
         raise
     except DAMAGE as error:
         raise InputError(
-            f"expected an .npz of plain arrays in {path}, got something else ({_reason(error)})"
+            f"{path}: expected a complete .npz of plain arrays, got another file ({_reason(error)})"
         ) from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
@@ -223,6 +224,22 @@ def map_npy(path: Path) -> npt.NDArray[Any]:
         ) from error
 
 
+def plain_array(value: Any, where: str) -> npt.NDArray[Any]:
+    """Make one array of nested lists and numbers.
+
+    Raises:
+        InputError: If the lists are ragged, too deep, or hold what no array does.
+
+    Example:
+        >>> plain_array([[1, 2], [3, 4]], "weights").shape
+        (2, 2)
+    """
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise InputError(f"expected one array in {where}: {_reason(error)}") from error
+
+
 def _reason(error: Exception) -> str:
     return short(" ".join(str(error).split()) or type(error).__name__)
 
@@ -236,8 +253,12 @@ def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> tu
     with archive.open(info) as member:
         try:
             shape, dtype = npy_header(member)
-        # A header that is no text or breaks off, or does not unpack, is for the reader to report.
-        except (ValueError, SyntaxError, TypeError, EOFError, zlib.error, zipfile.BadZipFile):
-            return 0, 0
+        except (ValueError, SyntaxError, TypeError, EOFError, RecursionError, zlib.error) as error:
+            if not info.filename.endswith(".npy"):
+                return 0, 0
+            raise InputError(
+                f"{path}: expected a complete .npz of plain arrays, got {_short(info.filename)} "
+                f"with another header ({_reason(error)})"
+            ) from error
     entries = math.prod(shape)
     return (0, 0) if dtype.hasobject else (entries * dtype.itemsize, entries)

@@ -12,6 +12,9 @@ from .errors import InputError, short
 
 __all__ = ["check_name", "open_file", "read_json", "read_text"]
 
+#: Characters of a name of a frame, a person or a joint.
+_NAME = 1000
+
 #: Bytes of a text file, which is read whole; JSON takes ten times as much in memory.
 _LONGEST = 2**29
 
@@ -122,8 +125,8 @@ def check_name(path: Path, what: str, name: int | str) -> None:
     """Check that a name of a frame, a person or a joint can be stored and shown.
 
     Raises:
-        InputError: If it is an integer beyond 64 bits, or has a NUL character, which ends a text
-            in files, or half of a surrogate pair, which is no character.
+        InputError: If it is an integer beyond 64 bits, is very long, or has a NUL character, which
+            ends a text in files, or half of a surrogate pair, which is no character.
 
     Example:
         >>> check_name(Path("a.json"), "frame", "00001")
@@ -131,6 +134,10 @@ def check_name(path: Path, what: str, name: int | str) -> None:
     if isinstance(name, int):
         if not -(2**63) <= name < 2**63:
             raise InputError(f"{path}: expected a {what} number of 64 bits, got a longer one")
+    elif len(name) > _NAME:
+        raise InputError(
+            f"{path}: expected a {what} name of up to {_NAME} characters, got a longer one"
+        )
     elif "\0" in name:
         raise InputError(f"{path}: expected a {what} name without NUL characters, got one with")
     elif any("\ud800" <= letter <= "\udfff" for letter in name):
