@@ -140,5 +140,10 @@ def check_name(path: Path, what: str, name: int | str) -> None:
         )
     elif "\0" in name:
         raise InputError(f"{path}: expected a {what} name without NUL characters, got one with")
-    elif any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise InputError(f"{path}: expected a {what} name in Unicode, got half a surrogate pair")
+    else:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{path}: expected a {what} name in Unicode, got half a surrogate pair"
+            ) from None

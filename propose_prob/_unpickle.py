@@ -24,7 +24,7 @@ __all__ = ["load_pickle"]
 
 #: Most entries of nested lists and tuples, steps of the program, and bytes of arrays beyond those
 #: that stand in the file.
-_LARGEST, _STEPS, _DENSE = 10_000_000, 4_000_000, 2**27
+_LARGEST, _STEPS, _DENSE = 10_000_000, 2_000_000, 2**27
 
 
 def load_pickle(source: str | PathLike[str] | IO[bytes], *, name: str = "") -> object:

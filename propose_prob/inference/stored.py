@@ -128,14 +128,8 @@ def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]
             f"{path}: expected labels of joints, and as many of frames as of people, got shapes "
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
         )
-    labels = {}
-    for what in ("joint", *LABELS):
-        labels[what] = tuple(map(str, stored[what].tolist()))
-        for name in labels[what]:
-            check_name(path, what, name)
-    joints = labels["joint"]
     count = len(stored["frame"])
-    sizes = {"joint": len(joints), "axis": len(AXES), "image_axis": 2}
+    sizes = {"joint": len(stored["joint"]), "axis": len(AXES), "image_axis": 2}
     arrays = {}
     for name in (*VARIABLES, *_BODY):
         if name not in stored:
@@ -157,8 +151,14 @@ def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]
                 f"of {values.dtype}"
             )
         arrays[name] = values
+    # Once there are not more of them than of poses.
+    labels = {}
+    for what in ("joint", *LABELS):
+        labels[what] = tuple(map(str, stored[what].tolist()))
+        for name in labels[what]:
+            check_name(path, what, name)
     return StoredResult(
-        joint_names=joints,
+        joint_names=labels["joint"],
         frames=labels["frame"],
         people=labels["person"],
         arrays=arrays,

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import errno
 import json
+import math
 import os
 import tempfile
 import textwrap
@@ -230,6 +231,8 @@ def _check_sizes(config: Any, tensors: Mapping[str, Tensor]) -> None:
         value = getattr(config, field.name)
         if isinstance(value, int) and value > most:
             raise ValueError(f"{field.name} is above {most}, the largest size that is stored")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} is not finite")
 
 
 @contextmanager

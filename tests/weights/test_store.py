@@ -207,6 +207,7 @@ def test_bad_files_get_one_clear_line(write, message, model, tmp_path):
         ({"width": None}, "do not fit"),
         ({"width": -1}, "do not fit"),
         ({"latent": 2.5}, "do not fit"),
+        ({"flow_clamp": math.nan}, "flow_clamp is not finite"),
     ],
     ids=str,
 )
