@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._path import leave_working_folder_out
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ _PARTS = frozenset(
     {"bodies", "conditional", "data", "distributions", "evaluation", "inference", "models"}
     | {"networks", "pose", "tasks", "training", "transforms", "visualisation", "weights"}
 )
+
+
+leave_working_folder_out()
 
 
 def __getattr__(name: str) -> Any:

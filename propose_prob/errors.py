@@ -1,6 +1,6 @@
 """Errors that a user's data can cause."""
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "short"]
 
 
 class InputError(ValueError):
@@ -17,3 +17,14 @@ class InputError(ValueError):
         ...     print(error)
         missing.json: ...
     """
+
+
+def short(text: str, most: int = 200) -> str:
+    """What a message shows of something in a file: one line, not longer than a reader wants.
+
+    Example:
+        >>> short("a   b"), len(short("a" * 1_000_000))
+        ('a b', 200)
+    """
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most and len(text) <= 4 * most else f"{line[: most - 3]}..."

@@ -13,11 +13,15 @@ ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
-FOUNDATION = {"errors", "_archives", "_apart"}
+FOUNDATION = {"errors", "_files", "_archives", "_sandbox", "_shipped"}
 ALLOWED = {
     "errors": set(),
-    "_archives": {"errors"},
-    "_apart": {"errors"},
+    "_path": set(),
+    "_files": {"errors"},
+    "_archives": {"errors", "_files"},
+    "_shipped": {"errors", "_files"},
+    "_sandbox": {"errors", "_archives"},
+    "_sandboxed": set(),
     "devices": FOUNDATION,
     "_zuko": set(),
     "_unpickle": FOUNDATION,

@@ -369,5 +369,5 @@ def test_reads_a_stream_from_where_it_stands():
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match="No such file"):
         load_pickle(tmp_path / "none.pkl")

@@ -1,18 +1,15 @@
 """The open mesh body that ships with the library."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
+from propose_prob._shipped import shipped_file
 from propose_prob.bodies.body import BodyOutput
 from propose_prob.bodies.mesh import MeshBody
 from propose_prob.errors import InputError
 from propose_prob.pose.skeleton import SMPL_24
 
 __all__ = ["OpenBody", "load_open_body"]
-
-_FILE = Path(__file__).with_name("open_body.safetensors")
 
 _FIELDS = (
     "template",
@@ -124,7 +121,7 @@ def load_open_body() -> OpenBody:
         The body, on the CPU, with the regressors `h36m_17`, `coco_17`, `body_25` and `mpii_16`.
 
     Raises:
-        InputError: If the installed file is not the open body's.
+        InputError: If the installed file is not the one that was shipped.
 
     Example:
         >>> body = load_open_body()
@@ -134,4 +131,4 @@ def load_open_body() -> OpenBody:
     """
     from safetensors.torch import load_file
 
-    return OpenBody(load_file(_FILE))
+    return OpenBody(load_file(shipped_file("bodies/open_body.safetensors")))

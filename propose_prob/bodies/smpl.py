@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from propose_prob._archives import DAMAGE, read_npz
+from propose_prob._archives import map_npy, plain_array, read_npz
 from propose_prob._unpickle import load_pickle
 from propose_prob.bodies.mesh import MeshBody
 from propose_prob.errors import InputError
@@ -127,14 +127,14 @@ def load_smpl(
         The body, in float32.
 
     Raises:
-        FileNotFoundError: If there is no such file; the message says where to get one.
+        InputError: If there is no such file; the message says where to get one.
         InputError: If the file is not a body model, its skeleton is another, or it has fewer
             coefficients than asked for.
 
     Example:
         >>> try:
         ...     load_smpl("SMPL_NEUTRAL.npz")
-        ... except FileNotFoundError as error:
+        ... except InputError as error:
         ...     print(error)
         there is no body model SMPL_NEUTRAL.npz. ...
     """
@@ -150,6 +150,11 @@ def load_smpl(
     values = {
         key: _tensor(data[key], key, path) for key in _KEYS if key in data and key != "bs_style"
     }
+    if values["v_template"].ndim != 2 or not len(values["v_template"]):
+        raise InputError(
+            f"expected v_template of shape (V, 3) in {path}, "
+            f"got {tuple(values['v_template'].shape)}"
+        )
     size, count = len(values["v_template"]), skeleton.num_joints
     for key, shape in (
         ("v_template", (size, 3)),
@@ -188,8 +193,8 @@ def load_smpl(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no body model {path}. {_WHERE}")
+    if not path.exists():
+        raise InputError(f"there is no body model {path}. {_WHERE}")
     if path.suffix == ".pkl":
         data = load_pickle(path)
         if not isinstance(data, dict):
@@ -201,7 +206,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _skeleton_of(tree: Any, path: Path) -> Skeleton:
-    tree = np.asarray(tree)
+    tree = plain_array(tree, f"kintree_table of {path}")
     skeleton = _SKELETONS.get(tree.shape[-1]) if tree.ndim == 2 and len(tree) == 2 else None
     if skeleton is None or tree.dtype.kind not in "iuf" or not np.isfinite(tree).all():
         raise InputError(
@@ -216,7 +221,7 @@ def _skeleton_of(tree: Any, path: Path) -> Skeleton:
 
 
 def _tensor(value: Any, key: str, path: Path) -> Tensor:
-    array = np.asarray(value)
+    array = plain_array(value, f"{key} of {path}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"expected numbers in {key} of {path}, got {array.dtype}")
     # What exceeds float32 becomes infinite here.
@@ -292,12 +297,7 @@ def _h36m(regressor: str | PathLike[str] | Tensor, template: Tensor) -> Tensor:
         weights = regressor.to(template)
     else:
         path = Path(regressor)
-        try:
-            # Mapped, since its header may announce more than there is.
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        except DAMAGE as error:
-            raise InputError(f"expected an .npy array in {path}: {error}") from None
-        weights = _tensor(stored, "the array", path)
+        weights = _tensor(map_npy(path), "the array", path)
     if tuple(weights.shape) != (17, len(template)):
         raise InputError(
             f"expected h36m_regressor of shape (17, {len(template)}), got {tuple(weights.shape)}"

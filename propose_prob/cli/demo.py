@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._shipped import shipped_file
 from ..errors import InputError
 from .lift import batch_arrays
 from .options import (
@@ -184,9 +184,7 @@ def _seed(seed: int) -> None:
 def _detection() -> Keypoints:
     from ..data.keypoints import read_keypoints
 
-    assets = resources.files("propose_prob") / "assets"
-    with resources.as_file(assets / _DETECTION) as path:
-        return next(read_keypoints(path))
+    return next(read_keypoints(shipped_file(f"assets/{_DETECTION}")))
 
 
 def _tell_input(frame: Keypoints, answer: _Answer) -> None:
@@ -211,9 +209,7 @@ def _content(answer: _Answer, model: str) -> DemoContent:
 
     from ..visualisation import DemoContent
 
-    assets = resources.files("propose_prob") / "assets"
-    with resources.as_file(assets / _PHOTO) as path:
-        image = imread(path)
+    image = imread(shipped_file(f"assets/{_PHOTO}"))
     scale = np.array(image.shape[1::-1]) / np.array(_DETECTED_SIZE)
     return DemoContent(
         image=image,

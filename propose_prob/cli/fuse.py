@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .._files import read_json
 from ..errors import InputError
 from .options import DEFAULT_MODEL, Machine, MachineOptions, at_least, run_attributes
 from .tracks import Track, check_intrinsics, check_output_name, frames_word, read_track
@@ -186,10 +186,7 @@ def read_cameras(path: Path, views: int) -> Cameras:
 
     from ..tasks.fuse import Cameras
 
-    try:
-        listed = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON ({error})") from None
+    listed = read_json(path)
     if not isinstance(listed, list) or len(listed) != views:
         got = f"{len(listed)}" if isinstance(listed, list) else type(listed).__name__
         raise InputError(f"{path}: expected a list of {views} cameras, one a view, got {got}")
@@ -223,7 +220,7 @@ def _numbers(camera: dict[str, Any], key: str, shape: tuple[int, ...], where: st
         raise InputError(f"{where}: expected the key {key!r}")
     try:
         values = torch.tensor(camera[key], dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         values = torch.tensor(torch.nan)
     if values.shape != shape or not bool(values.isfinite().all()):
         raise InputError(f"{where}: expected {key!r} as finite numbers of shape {shape}")

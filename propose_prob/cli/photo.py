@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .._shipped import shipped_file
 from ..devices import set_threads
 from ..errors import InputError
 from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
@@ -178,10 +178,7 @@ class Photo:
                 raise InputError(f"{self.keypoints}: expected keypoints of a person, found none")
             size = self.image_size or (image.shape[2], image.shape[1])
             return image, frame, (image.shape[2] / size[0], image.shape[1] / size[1]), ""
-        assets = resources.files("propose_prob") / "assets"
-        with resources.as_file(assets / _PHOTO) as path:
-            image = read_image(path)
-        with resources.as_file(assets / _DETECTION) as path:
-            frame = next(read_keypoints(path))
+        image = read_image(shipped_file(f"assets/{_PHOTO}"))
+        frame = next(read_keypoints(shipped_file(f"assets/{_DETECTION}")))
         wide, high = _DETECTED_SIZE
         return image, frame, (image.shape[2] / wide, image.shape[1] / high), _CREDIT

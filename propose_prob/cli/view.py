@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ..errors import InputError
+from ..errors import InputError, short
 from .options import at_least, printable
 
 if TYPE_CHECKING:
@@ -127,20 +127,15 @@ class View:
 def _read_truth(path: Path, count: int) -> Array:
     import numpy as np
 
-    from .._archives import DAMAGE, read_npz
+    from .._archives import map_npy, read_npz
 
     if path.suffix == ".npz":
         arrays = read_npz(path)
         if "p3d" not in arrays:
-            raise InputError(f"{path}: expected an array p3d, got {', '.join(arrays)}")
+            raise InputError(f"{path}: expected an array p3d, got {short(', '.join(arrays))}")
         stored = arrays["p3d"]
     else:
-        try:
-            # Mapped, since its header may announce more than there is.
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        except DAMAGE as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"{path}: cannot be read as an array: {reason or error}") from None
+        stored = map_npy(path)
     if stored.ndim != 3 or len(stored) != count or stored.dtype.kind not in "fiu":
         raise InputError(
             f"{path}: expected ground truth for the {count} poses of the result (axis 0), "

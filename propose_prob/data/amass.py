@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .._archives import DAMAGE, check_archive, check_text
-from ..errors import InputError
+from .._files import open_file
+from ..errors import InputError, short
 from ..pose.rotations import matrix_from_axis_angle
 
 __all__ = ["AmassMotion", "read_amass"]
@@ -105,7 +106,9 @@ def read_amass(path: str | Path) -> AmassMotion:
         raise InputError(f"{path}: expected a frame rate above 0, got {rate:g}")
     gender = words(path, "gender", arrays["gender"].reshape(-1))
     if len(gender) != 1 or gender[0].lower() not in ("female", "male", "neutral"):
-        raise InputError(f"{path}: expected gender female, male or neutral, got {gender}")
+        raise InputError(
+            f"{path}: expected gender female, male or neutral, got {short(str(gender[:3]))}"
+        )
     axis_angle = torch.from_numpy(poses).unflatten(-1, (-1, 3))
     return AmassMotion(
         theta=body_rotations(axis_angle),
@@ -135,10 +138,12 @@ def read_arrays(
         InputError: If the file is missing or broken, or an array is missing or holds objects.
     """
     try:
-        with path.open("rb") as file:
-            if zipfile.is_zipfile(file):
-                check_archive(file, path)
-            file.seek(0)
+        with open_file(path) as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                got = "a single array" if file.read(6) == b"\x93NUMPY" else "another file"
+                raise InputError(f"{path}: expected a complete .npz of plain arrays, got {got}")
+            check_archive(file, path)
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: expected an .npz, got a single array")
@@ -146,7 +151,7 @@ def read_arrays(
             if missing:
                 raise InputError(
                     f"{path}: expected {', '.join(needed)}, found no {', '.join(missing)} among "
-                    f"{', '.join(archive.files) or 'no arrays'}"
+                    f"{short(', '.join(archive.files)) or 'no arrays'}"
                 )
             wanted = [*needed, *(name for name in optional if name in archive.files)]
             return {name: _member(path, archive, name) for name in wanted}
@@ -155,7 +160,9 @@ def read_arrays(
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except DAMAGE as error:
-        raise InputError(f"{path}: expected a complete .npz of plain arrays: {error}") from error
+        raise InputError(
+            f"{path}: expected a complete .npz of plain arrays: {short(str(error))}"
+        ) from error
 
 
 def _member(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[np.generic]:

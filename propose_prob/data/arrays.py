@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .._archives import read_npz
-from ..errors import InputError
+from .._files import check_name
+from ..errors import InputError, short
 from ..pose.skeleton import H36M_17, Skeleton, get_skeleton
 from .evaluation_batch import EvaluationBatch
 
@@ -53,7 +55,7 @@ def read_pairs(path: str | Path) -> tuple[EvaluationBatch, Skeleton]:
     if missing or unknown:
         raise InputError(
             f"{path}: expected the arrays p2d and p3d, and of {', '.join(_OPTIONAL)} what there "
-            f"is, got {', '.join(sorted(arrays)) or 'none'}"
+            f"is, got {short(', '.join(sorted(arrays))) or 'none'}"
         )
     p2d, p3d = (_numbers(path, arrays, name) for name in ("p2d", "p3d"))
     if p2d.dim() != 3 or p2d.shape[-1] != 2 or p3d.shape != (*p2d.shape[:2], 3):
@@ -78,13 +80,17 @@ def read_pairs(path: str | Path) -> tuple[EvaluationBatch, Skeleton]:
         raise InputError(f"{path}: expected focal beside center, got center alone")
     if "focal" in arrays:
         focal = _shaped(path, arrays, "focal", (count,))
+        if not bool((focal > 0).all()):
+            item = int((focal <= 0).nonzero()[0])
+            got = f"{float(focal[item]):g} for item {item}"
+            raise InputError(f"{path}: expected focal lengths above 0, got {got}")
         center = torch.zeros(count, 2)
         if "center" in arrays:
             center = _shaped(path, arrays, "center", (count, 2))
     sequence = _labels(path, arrays, "sequence", count)
     frame = torch.arange(count)
     if "frame" in arrays:
-        frame = _shaped(path, arrays, "frame", (count,)).long()
+        frame = _frames(path, arrays["frame"], count)
     seen = p2d.isfinite().all(-1)
     return EvaluationBatch(
         p2d=p2d,
@@ -138,4 +144,18 @@ def _labels(path: Path, arrays: dict[str, Any], name: str, count: int) -> list[s
     value = arrays[name]
     if value.shape != (count,):
         raise InputError(f"{path}: expected {name} of shape ({count},), got {value.shape}")
-    return [str(label) for label in value.tolist()]
+    labels = [str(label) for label in value.tolist()]
+    for label in labels:
+        check_name(path, name, label)
+    return labels
+
+
+def _frames(path: Path, value: npt.NDArray[Any], count: int) -> Tensor:
+    """Numbers of frames, whole: float32 would round those above 2^24."""
+    if value.shape not in ((count,), ()) or value.dtype.kind not in "fiu":
+        raise InputError(
+            f"{path}: expected frame numbers of shape ({count},), got {value.dtype} {value.shape}"
+        )
+    if not (np.abs(value.astype(np.float64)) < 2**62).all():
+        raise InputError(f"{path}: expected frame numbers of 62 bits, got others")
+    return torch.from_numpy(value.astype(np.int64)).expand(count).contiguous()

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError
+from .._files import open_file
+from ..errors import InputError, short
 from .trc import MarkerRecording, metres_per
 
 __all__ = ["read_c3d"]
@@ -48,7 +49,7 @@ def read_c3d(path: str | Path) -> MarkerRecording:
     try:
         # Files without analog channels or events are common, and a warning for each is not needed:
         # what would be wrong about the points is checked below.
-        with path.open("rb") as file, warnings.catch_warnings():
+        with open_file(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader = Reader(file)
             expected, rate = int(reader.frame_count), float(reader.point_rate)
@@ -65,7 +66,7 @@ def read_c3d(path: str | Path) -> MarkerRecording:
         raise
     # The package asserts, divides and unpacks what a damaged file gives it.
     except Exception as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = short(str(error).split("\n")[0] or type(error).__name__)
         raise InputError(f"{path}: expected a C3D file: {reason}") from error
     if not frames or not frames[0].size:
         raise InputError(f"{path}: expected points, got none")

@@ -7,12 +7,12 @@ funding from NSF EIA-0196217.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .._shipped import shipped_file
 from ..errors import InputError
 
 SPLITS = ("train", "val", "test_seen", "test_subject03")
@@ -106,7 +106,7 @@ def load_cmu17(split: str) -> CMU17:
         The split, in float32.
 
     Raises:
-        InputError: If there is no such split.
+        InputError: If there is no such split, or its file is not the one that was shipped.
 
     Example:
         >>> load_cmu17("val").p3d().shape
@@ -114,10 +114,7 @@ def load_cmu17(split: str) -> CMU17:
     """
     if split not in SPLITS:
         raise InputError(f"expected a CMU17 split of {', '.join(SPLITS)}, got {split!r}")
-    with (
-        resources.files(__package__).joinpath(f"cmu17_{split}.npz").open("rb") as file,
-        np.load(file, allow_pickle=False) as stored,
-    ):
+    with np.load(shipped_file(f"data/cmu17_{split}.npz"), allow_pickle=False) as stored:
         offsets = _merge_planes(stored["offsets"]).astype(np.float64) * _METRE
         world = offsets.reshape(17, 3, -1).transpose(2, 0, 1).copy()
         for joint, parent in enumerate(_PARENTS):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .._shipped import shipped_file
 from ..errors import InputError
 from ..pose.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 from .cmu17 import SPLITS, _merge_planes, _split_planes
@@ -75,7 +75,7 @@ def load_cmu_body(split: str) -> CMUBody:
         The split, in float32.
 
     Raises:
-        InputError: If there is no such split.
+        InputError: If there is no such split, or its file is not the one that was shipped.
 
     Example:
         >>> load_cmu_body("val").theta.shape
@@ -83,10 +83,7 @@ def load_cmu_body(split: str) -> CMUBody:
     """
     if split not in SPLITS:
         raise InputError(f"expected a CMU17 split of {', '.join(SPLITS)}, got {split!r}")
-    with (
-        resources.files(__package__).joinpath(f"cmu_body_{split}.npz").open("rb") as file,
-        np.load(file, allow_pickle=False) as stored,
-    ):
+    with np.load(shipped_file(f"data/cmu_body_{split}.npz"), allow_pickle=False) as stored:
         performer = stored["performer"].astype(np.int64)
         values = _unpack(stored["theta"], len(performer)) * _RADIAN
         translation = _unpack(stored["translation"], len(performer)) * _METRE

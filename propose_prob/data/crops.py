@@ -32,6 +32,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Their standard deviation."""
 
 
+#: Pixels that are averaged at a time.
+_PIXELS = 2**22
+
+
 @dataclass(frozen=True, eq=False)
 class Crops:
     """B square crops.
@@ -124,12 +128,10 @@ def crop_boxes(image: Tensor, boxes: Tensor, *, size: int, margin: float = 1.2) 
     if size < 1 or not 0 < margin < float("inf"):
         raise InputError(f"expected size >= 1 and margin > 0, got {size} and {margin}")
     middle, side = 0.5 * (boxes[:, :2] + boxes[:, 2:]), margin * extent.amax(-1)
-    if image.dtype == torch.uint8:
-        image = image.float() / 255
     images = (
         torch.stack([_cut(image, middle[row], float(side[row]), size) for row in range(len(boxes))])
         if len(boxes)
-        else image.new_zeros(0, 3, size, size)
+        else _unit(image[:, :0, :0]).new_zeros(0, 3, size, size)
     )
     return Crops(images, middle.to(image.device), side.to(image.device))
 
@@ -213,16 +215,34 @@ def _cut(image: Tensor, middle: Tensor, side: float, size: int) -> Tensor:
         for m, limit in zip(middle, (width, height), strict=True)
     )
     if x1 <= x0 or y1 <= y0:
-        return image.new_zeros(3, size, size)
-    part = image[None, :, y0:y1, x0:x1]
-    if block > 1:
-        part = avg_pool2d(part, block, ceil_mode=True, count_include_pad=False)
+        return _unit(image[:, :0, :0]).new_zeros(3, size, size)
+    part = _averaged(image[None, :, y0:y1, x0:x1], block)
     # In units of the part's own half width, whose last block may be cut short.
     full = part.new_tensor([part.shape[-1] * block, part.shape[-2] * block])
     offset = (2 * (middle.to(part) - part.new_tensor([x0, y0])) / full - 1)[:, None]
     rows = torch.cat([torch.diag(side / full), offset], 1)
     grid = affine_grid(rows[None], [1, 3, size, size], align_corners=False)
     return grid_sample(part, grid, padding_mode="zeros", align_corners=False)[0]
+
+
+def _averaged(part: Tensor, block: int) -> Tensor:
+    """Means over blocks of an image `(1, 3, H, W)`, some rows at a time.
+
+    As floating-point numbers, a whole photograph would take gigabytes.
+    """
+    if block == 1:
+        return _unit(part)
+    strip = block * max(1, _PIXELS // (block * part.shape[-1]))
+    strips = [
+        avg_pool2d(_unit(rows), block, ceil_mode=True, count_include_pad=False)
+        for rows in part.split(strip, dim=-2)
+    ]
+    return torch.cat(strips, dim=-2)
+
+
+def _unit(image: Tensor) -> Tensor:
+    """Floating-point pixels in 0..1."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def _check_image(image: Tensor) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..pose.convert import convert
 from ..pose.skeleton import COCO_17, H36M_17, MPII_16, Skeleton
 from .clips import PoseClip
@@ -166,7 +166,7 @@ def _action(path: Path, subject: str, name: Any) -> str:
     if action not in H36M_ACTIONS:
         raise InputError(
             f"{path}: expected recordings named after the actions {', '.join(H36M_ACTIONS)}, "
-            f"got {name!r} of {subject}"
+            f"got {short(repr(name))} of {subject}"
         )
     return action
 
@@ -176,7 +176,10 @@ def _layout(path: Path, metadata: Any) -> Skeleton:
     try:
         left, right = (tuple(map(int, side)) for side in metadata["keypoints_symmetry"])
         joints = int(metadata["num_joints"])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        # Longer numbers cannot even be shown.
+        if not all(0 <= joint < 1000 for joint in (*left, *right, joints)):
+            raise ValueError("no numbers of joints")
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: expected metadata with num_joints and keypoints_symmetry (left and right)"
         ) from error
@@ -187,7 +190,8 @@ def _layout(path: Path, metadata: Any) -> Skeleton:
             return skeleton
     raise InputError(
         f"{path}: expected the joints of h36m_17, coco_17 or mpii_16, "
-        f"got {joints} joints of which {list(left)} are left and {list(right)} right"
+        f"got {joints} joints of which {short(str(list(left)))} are left and "
+        f"{short(str(list(right)))} right"
     )
 
 
@@ -195,8 +199,8 @@ def _entry(path: Path, value: Any, name: str, key: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected {name} to be a dict, got {type(value).__name__}")
     if key not in value:
-        known = ", ".join(map(str, list(value)[:8])) or "nothing"
-        raise InputError(f"{path}: expected {key!r} in {name}, got {known}")
+        known = short(", ".join(map(str, list(value)[:8]))) or "nothing"
+        raise InputError(f"{path}: expected {short(repr(key))} in {name}, got {known}")
     return value[key]
 
 

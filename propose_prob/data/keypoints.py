@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from propose_prob._archives import DAMAGE, check_archive, check_text
+from propose_prob._archives import map_npy, read_npz
+from propose_prob._files import check_name, open_file, read_text
 from propose_prob.data.keypoints_json import Frame, parse_json
-from propose_prob.errors import InputError
+from propose_prob.errors import InputError, short
 from propose_prob.pose.skeleton import SKELETONS, Skeleton, get_skeleton
 
 __all__ = ["KeypointStream", "Keypoints", "read_keypoints"]
@@ -163,21 +164,9 @@ def _nobody(path: Path) -> str:
     return f"{path}: expected people with visible joints, got none"
 
 
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be read: {error.strerror or error}")
-
-
-def _damaged(path: Path, expected: str, error: Exception) -> InputError:
-    reason = str(error).split("\n")[0] or type(error).__name__
-    return InputError(f"{path}: expected {expected}: {reason}")
-
-
 def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with open_file(path) as file:
+        head = file.read(16)
     if not head:
         raise InputError(f"{path}: expected keypoints, got an empty file")
     if head.startswith(_PICKLE):
@@ -186,16 +175,14 @@ def _head(path: Path) -> bytes:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected JSON, .npy or .npz, got neither") from error
+    return read_text(path, "JSON, .npy or .npz")
 
 
 def _clean(frame: Frame, path: Path) -> Keypoints | None:
-    """Check a frame's numbers and mark what was not seen; `None` if nobody is left."""
+    """Check a frame's names and numbers and mark what was not seen; `None` if nobody is left."""
+    check_name(path, "frame", frame.name)
+    for identity in frame.person_ids:
+        check_name(path, "person", identity)
     # What exceeds float32 becomes infinite here and is reported below.
     with np.errstate(over="ignore"):
         values = frame.values.astype(np.float32)
@@ -253,39 +240,21 @@ def _read_folder(
 
 
 def _read_npy(path: Path, skeleton: Skeleton | None) -> KeypointStream:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except DAMAGE as error:
-        raise _damaged(path, "a complete .npy array of numbers", error) from error
-    return _read_array(path, array, None, skeleton)
+    return _read_array(path, map_npy(path), None, skeleton)
 
 
 def _read_npz(path: Path, skeleton: Skeleton | None) -> KeypointStream:
-    try:
-        # A file opened here is closed here; np.load leaves that of a broken archive open.
-        with path.open("rb") as file:
-            check_archive(file, path)
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-    except InputError:
-        raise
-    except DAMAGE as error:
-        raise _damaged(path, "a complete .npz of plain arrays", error) from error
+    arrays = read_npz(path)
     confidence, stored = arrays.pop("confidence", None), arrays.pop("skeleton", None)
     if "keypoints" not in arrays and len(arrays) != 1:
-        names = ", ".join(arrays) or "none"
+        names = short(", ".join(arrays)) or "none"
         raise InputError(f"{path}: expected an array called keypoints, or only one, got {names}")
     keypoints = arrays["keypoints"] if "keypoints" in arrays else next(iter(arrays.values()))
-    if not isinstance(keypoints, np.ndarray):
-        raise InputError(f"{path}: expected an archive of arrays, got one of other files")
-    for name, array in (("keypoints", keypoints), ("skeleton", stored)):
-        if isinstance(array, np.ndarray):
-            check_text(path, name, array)
-    if skeleton is None and isinstance(stored, np.ndarray):
+    if skeleton is None and stored is not None:
         try:
             skeleton = get_skeleton(str(stored))
         except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {short(str(error))}") from error
     return _read_array(path, keypoints, confidence, skeleton)
 
 

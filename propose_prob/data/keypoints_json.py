@@ -1,6 +1,7 @@
 """The JSON formats of 2D pose detectors, told apart by their content."""
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from propose_prob.errors import InputError
+from propose_prob.errors import InputError, short
 from propose_prob.pose.skeleton import (
     BODY_25,
     COCO_17,
@@ -76,7 +77,7 @@ class _Source:
     by_count: dict[int, Skeleton]
 
     def fail(self, expected: str, got: str) -> InputError:
-        return InputError(f"{self.path}: expected {expected}, got {got}")
+        return InputError(f"{self.path}: expected {expected}, got {short(got)}")
 
     def list_of_objects(self, value: Any, name: str) -> list[dict[str, Any]]:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
@@ -118,7 +119,7 @@ class _Source:
         for _, values in people:
             if len(values) != len(first):
                 raise self.fail(
-                    f"the same number of joints for everyone in frame {name}",
+                    f"the same number of joints for everyone in frame {short(str(name))}",
                     f"{len(first)} and {len(values)}",
                 )
         ids = tuple(identity for identity, _ in people)
@@ -159,7 +160,8 @@ def parse_json(
             raise InputError(f"{path}: expected JSON, got one cut off at {where}") from error
         raise InputError(f"{path}: expected JSON, got something else at {where}") from error
     except ValueError as error:
-        raise InputError(f"{path}: expected JSON with sensible numbers: {error}") from error
+        reason = short(str(error))
+        raise InputError(f"{path}: expected JSON with sensible numbers: {reason}") from error
     except RecursionError as error:
         raise InputError(f"{path}: expected {_EXPECTED}, got JSON nested too deeply") from error
 
@@ -178,7 +180,7 @@ def parse_json(
         if document and all(map(_has_people, document.values())):
             # AlphaPose's one file for all images, by their names.
             return [_openpose(entry, path, skeleton, name) for name, entry in document.items()]
-        keys = ", ".join(list(document)[:5]) or "no keys"
+        keys = short(", ".join(list(document)[:5])) or "no keys"
         raise InputError(f"{path}: expected {_EXPECTED}, got an object with {keys}")
     if not isinstance(document, list):
         raise InputError(f"{path}: expected {_EXPECTED}, got {_kind(document)}")
@@ -201,7 +203,9 @@ def _kind(value: Any) -> str:
 
 
 def _stem(path: Path) -> str:
-    return path.stem.removesuffix("_keypoints")
+    # A file's name may have bytes that are no text.
+    stem = os.fsencode(path.stem).decode(errors="backslashreplace")
+    return stem.removesuffix("_keypoints")
 
 
 def _identity(person: dict[str, Any], index: int, *keys: str) -> int | str:
@@ -319,7 +323,11 @@ def _mediapipe(
         people = _mediapipe_people(source, entry[key])
         size = _mediapipe_size(source, entry, image_size) if people else (1.0, 1.0)
         scale = np.array([*size, 1.0])
-        frames.append(source.frame(name, [(i, person * scale) for i, person in enumerate(people)]))
+        # What exceeds the largest number becomes infinite here and is reported with the others.
+        with np.errstate(over="ignore"):
+            frames.append(
+                source.frame(name, [(i, person * scale) for i, person in enumerate(people)])
+            )
     return frames
 
 
@@ -342,7 +350,8 @@ def _mediapipe_people(source: _Source, value: Any) -> list[npt.NDArray[np.float6
             raise source.fail("MediaPipe landmarks with x and y", "one without")
         rows = [[point["x"], point["y"], point.get("visibility", 1.0)] for point in points]
         values = source.numbers(rows, "landmarks")
-        if values.size and np.median(np.abs(values[:, :2])) > 10:
+        # Each of the two middle ones: their sum may exceed the largest number.
+        if values.size and np.quantile(np.abs(values[:, :2]), 0.5, method="lower") > 10:
             raise source.fail(
                 "MediaPipe landmarks as fractions of the image's width and height",
                 "much larger numbers; store pixels as .npy or .npz",

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .._archives import npy_header
+from .._archives import check_archive, npy_header
+from .._files import open_file
 from .._unpickle import load_pickle
-from ..errors import InputError
+from ..errors import InputError, short
 
 __all__ = ["read_object_npz"]
 
@@ -35,22 +36,21 @@ def read_object_npz(path: Path, keys: Sequence[str], *, where: str) -> dict[str,
             kind of array, or holds anything else than these.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path, where=where) as file:
+            check_archive(file, path)
+            archive = zipfile.ZipFile(file)
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             for key in keys:
                 if key not in names:
                     raise InputError(
-                        f"{path}: expected the array {key}, got {', '.join(names) or 'none'}"
+                        f"{path}: expected the array {key}, got {short(', '.join(names)) or 'none'}"
                     )
             return {key: _read_member(path, archive, key) for key in keys}
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read: {reason}; {where}") from error
     except InputError:
         raise
     # Besides BadZipFile, damaged archives raise zlib, header and decoding errors of many kinds.
     except Exception as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = short(str(error).split("\n")[0] or type(error).__name__)
         raise InputError(f"{path}: expected a complete .npz archive: {reason}") from error
 
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .._archives import DAMAGE
+from .._archives import map_npy
+from .._files import read_json
 from ..errors import InputError
 from .amass import read_arrays
 from .render import TRUTH, RenderConfig, Renderer
@@ -189,10 +190,7 @@ def _stored(target: Path, shard: int) -> int:
 
 def _open_images(target: Path, shard: int, size: int, count: int) -> npt.NDArray[np.uint8]:
     path = target / f"{shard:05d}.images.npy"
-    try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except DAMAGE as error:
-        raise InputError(f"{path}: expected images ({error})") from None
+    images = map_npy(path)
     if images.shape != (count, size, size, 3) or images.dtype != np.uint8:
         raise InputError(
             f"{path}: expected uint8 images of shape {(count, size, size, 3)}, "
@@ -203,10 +201,7 @@ def _open_images(target: Path, shard: int, size: int, count: int) -> npt.NDArray
 
 def _read_config(target: Path) -> dict[str, Any]:
     path = target / "config.json"
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON ({error})") from None
+    values = read_json(path)
     if not isinstance(values, dict) or values.get("format") != _FORMAT:
         raise InputError(f"{path}: expected the configuration of a set of renders ({_FORMAT})")
     return values

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._files import check_name, open_file
 from ..bodies import Body, MeshBody
-from ..errors import InputError
+from ..errors import InputError, short
 from .crops import crop_boxes
 from .images import ImageBatch
 from .spin import SpinDataset, read_spin
@@ -23,6 +24,9 @@ _FURTHER = (14, 2, 1, 0, 3, 4, 5, 16, 15, 17, 18, 9, 10, 11, 8, 7, 6)
 _OPENPOSE = (8, 9, 10, 11, 12, 13, 14, -1, 1, -1, -1, 5, 6, 7, 2, 3, 4)
 _OPENPOSE_JOINTS = 25
 #: What photographs come in. Pillow knows more, of which one runs another program.
+#: More than cameras of today take; a picture of some kilobytes may unpack to gigabytes.
+_PIXELS = 64_000_000
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 #: Focal length that such sets are read with, in sides of the crop: SPIN's 5000 pixels for 224.
 _FOCAL = 5000 / 224
@@ -76,9 +80,12 @@ class SpinSource:
         if not files:
             raise InputError(f"{path}: expected .npz files in SPIN's format, found none")
         data = _joined([read_spin(file) for file in files])
-        missing = next((n for n in sorted(set(data.images)) if not (folder / n).is_file()), None)
-        if missing is not None:
-            raise InputError(f"{folder}: expected the image {missing} that {path} names")
+        for name in sorted(set(data.images)):
+            check_name(path, "image", name)
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise InputError(f"{path}: expected images in {folder}, got {short(name)}")
+            if not (folder / name).is_file():
+                raise InputError(f"{folder}: expected the image {short(name)} that {path} names")
         return cls(data, folder, body=body, size=size)
 
     def __len__(self) -> int:
@@ -129,14 +136,23 @@ def read_image(path: str | Path) -> Tensor:
         raise InputError("reading images needs Pillow: pip install 'propose_prob[plot]'") from None
     try:
         # Pillow warns of what is wrong in a file and reads it all the same, or raises.
-        with warnings.catch_warnings():
+        with open_file(Path(path)) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
-                pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            with Image.open(file, formats=_FORMATS) as image:
+                wide, high = image.size
+                if wide * high > _PIXELS:
+                    raise InputError(
+                        f"{path}: expected an image of up to {_PIXELS} pixels, got {wide} x {high}"
+                    )
+                ImageOps.exif_transpose(image, in_place=True)
+                pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except UnidentifiedImageError:
         raise InputError(f"{path}: expected an image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    except InputError:
+        raise
+    # Pillow does not say what it raises on damaged files, of whose EXIF data least of all.
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read ({short(str(error))})") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

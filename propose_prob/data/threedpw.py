@@ -17,9 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .._archives import plain_array
 from .._unpickle import load_pickle
 from ..bodies.body import Body
-from ..errors import InputError
+from ..errors import InputError, short
 from ..pose.convert import convert
 from ..pose.rotations import matrix_from_axis_angle
 from ..pose.skeleton import COCO_17, H36M_17, SMPL_24
@@ -137,10 +138,12 @@ def _posed(
 ) -> Tensor:
     frames = len(valid)
     genders = _people(path, stored, "genders")
-    gender = str(genders[person]) if person < len(genders) else "unknown"
+    gender = genders[person] if person < len(genders) else "unknown"
+    if not isinstance(gender, str):
+        raise InputError(f"{path}: expected genders to be text, got {type(gender).__name__}")
     if gender not in bodies:
         raise InputError(
-            f"{path}: expected a body for gender {gender!r} of person {person}, "
+            f"{path}: expected a body for gender {short(repr(gender))} of person {person}, "
             f"got {', '.join(bodies) or 'none'}"
         )
     body = bodies[gender]
@@ -169,14 +172,15 @@ def _check_finite(path: Path, key: str, values: npt.NDArray[np.float64]) -> None
 
 def _field(path: Path, stored: dict[Any, Any], key: str) -> Any:
     if key not in stored:
-        known = ", ".join(map(str, list(stored)[:8])) or "nothing"
+        known = short(", ".join(map(str, list(stored)[:8]))) or "nothing"
         raise InputError(f"{path}: expected the field {key}, got {known}")
     return stored[key]
 
 
 def _people(path: Path, stored: dict[Any, Any], key: str) -> Any:
     people = _field(path, stored, key)
-    if not isinstance(people, list | tuple | np.ndarray) or len(people) == 0:
+    sized = isinstance(people, list | tuple) or (isinstance(people, np.ndarray) and people.ndim > 0)
+    if not sized or len(people) == 0:
         raise InputError(
             f"{path}: expected {key} to be a list with an entry for each person, "
             f"got {type(people).__name__}"
@@ -198,7 +202,7 @@ def _person(
 def _numbers(
     path: Path, key: str, value: Any, shape: tuple[int | None, ...] | None
 ) -> npt.NDArray[np.float64]:
-    array = np.asarray(value)
+    array = plain_array(value, f"{key} of {path}")
     fits = shape is None or (
         array.ndim == len(shape)
         and all(size in (None, got) for size, got in zip(shape, array.shape, strict=True))

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .._files import read_text
+from ..errors import InputError, short
 from ..pose.skeleton import Skeleton
 
 __all__ = ["MarkerRecording", "read_trc", "write_trc"]
@@ -74,7 +75,7 @@ def metres_per(unit: str, path: Path) -> float:
         InputError: If there is no such unit.
     """
     if unit.lower() not in _METRES:
-        raise InputError(f"{path}: expected units of {', '.join(_METRES)}, got {unit!r}")
+        raise InputError(f"{path}: expected units of {', '.join(_METRES)}, got {short(repr(unit))}")
     return _METRES[unit.lower()]
 
 
@@ -100,12 +101,7 @@ def read_trc(path: str | Path) -> MarkerRecording:
         (('hip', 'knee'), torch.Size([9, 2, 3]), 30.0)
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected a .trc text file, got another kind") from error
+    lines = read_text(path, "a .trc text file").splitlines()
     if len(lines) < 5 or not lines[0].startswith("PathFileType"):
         got = "an empty file" if not lines else repr(lines[0][:40])
         raise InputError(f"{path}: expected a .trc file that begins with PathFileType, got {got}")
@@ -146,7 +142,8 @@ def _number(path: Path, line: int, key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"{path}: expected {key} in line {line}, got {text!r}") from error
+        got = short(repr(text))
+        raise InputError(f"{path}: expected {key} in line {line}, got {got}") from error
 
 
 def write_trc(path: str | Path, positions: Tensor, *, names: Sequence[str], rate: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._apart import check_netcdf
-from .._archives import check_unpacked, read_npz
-from ..errors import InputError
+from .._archives import read_npz
+from .._files import check_name, open_file
+from .._sandbox import read_netcdf
+from ..errors import InputError, short
 from .schema import AXES, LABELS, VARIABLES
 
 __all__ = ["StoredResult", "read_result"]
@@ -96,14 +96,11 @@ def read_result(path: str | Path) -> StoredResult:
     path = Path(path)
     if path.suffix not in (".nc", ".npz"):
         raise InputError(f"{path}: expected a result file that ends in .nc or .npz")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    try:
-        stored, attributes = (_netcdf if path.suffix == ".nc" else _npz)(path)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as a result: {error}") from None
+    stored, attributes = (_netcdf if path.suffix == ".nc" else _npz)(path)
+    for name, text in attributes.items():
+        check_name(path, "attribute", name)
+        if isinstance(text, str):
+            check_name(path, name, text)
     return _checked(path, stored, attributes)
 
 
@@ -114,31 +111,8 @@ def _npz(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def _netcdf(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    import h5netcdf  # type: ignore[import-untyped]
-    import h5py
-
-    check_netcdf(path)
-    stored: dict[str, Array] = {}
-    # Opened by h5py: h5netcdf complains on the standard error about what it could not open.
-    with h5py.File(path, "r") as opened, h5netcdf.File(opened, "r") as file:
-        attributes = {name: _plain(value) for name, value in file.attrs.items()}
-        for group in (file, *file.groups.values()):
-            for name, variable in group.variables.items():
-                size = math.prod(variable.shape) * max(8, variable.dtype.itemsize)
-                check_unpacked(path, name, size, path.stat().st_size)
-                values = np.asarray(variable[...])
-                if variable.dimensions[:2] == ("chain", "draw"):
-                    values = np.moveaxis(values[0], 1, 0)
-                if values.dtype == object:
-                    values = np.array([_plain(text) for text in values], dtype=np.str_)
-                stored[name] = values
-    return stored, attributes
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.item() if isinstance(value, np.generic) else value
+    with open_file(path) as file:
+        return read_netcdf(file, path)
 
 
 def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]) -> StoredResult:
@@ -146,7 +120,7 @@ def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]
     if missing or not {"point_estimate", "joints"} & set(stored):
         raise InputError(
             f"{path}: expected a result with joint, frame, person and point_estimate or joints; "
-            f"it has {', '.join(sorted(stored)) or 'nothing'}"
+            f"it has {short(', '.join(sorted(stored))) or 'nothing'}"
         )
     shapes = {name: stored[name].shape for name in ("joint", *LABELS)}
     if any(len(shape) != 1 for shape in shapes.values()) or shapes["frame"] != shapes["person"]:
@@ -154,9 +128,8 @@ def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]
             f"{path}: expected labels of joints, and as many of frames as of people, got shapes "
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
         )
-    joints = tuple(str(name) for name in stored["joint"])
     count = len(stored["frame"])
-    sizes = {"joint": len(joints), "axis": len(AXES), "image_axis": 2}
+    sizes = {"joint": len(stored["joint"]), "axis": len(AXES), "image_axis": 2}
     arrays = {}
     for name in (*VARIABLES, *_BODY):
         if name not in stored:
@@ -178,10 +151,16 @@ def _checked(path: Path, stored: Mapping[str, Array], attributes: dict[str, Any]
                 f"of {values.dtype}"
             )
         arrays[name] = values
+    # Once there are not more of them than of poses.
+    labels = {}
+    for what in ("joint", *LABELS):
+        labels[what] = tuple(map(str, stored[what].tolist()))
+        for name in labels[what]:
+            check_name(path, what, name)
     return StoredResult(
-        joint_names=joints,
-        frames=tuple(str(text) for text in stored["frame"]),
-        people=tuple(str(text) for text in stored["person"]),
+        joint_names=labels["joint"],
+        frames=labels["frame"],
+        people=labels["person"],
         arrays=arrays,
         attributes=attributes,
     )

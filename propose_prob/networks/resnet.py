@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .._archives import check_torch
-from ..errors import InputError
+from .._files import open_file
+from ..errors import InputError, short
 
 
 class _BasicBlock(nn.Module):
@@ -221,12 +222,16 @@ def load_backbone(network: ResNet, path: str | Path) -> list[str]:
                 f"{path.name}: expected {prefix + name} of shape {tuple(own.shape)}, "
                 f"got {tuple(value.shape)}"
             )
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(f"{path.name}: expected finite weights, got others in {prefix + name}")
         chosen[name] = value
     network.load_state_dict(chosen, strict=False)
     return sorted(name for name in tensors if name.removeprefix(prefix) not in chosen)
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
+    # Not a pipe or a device.
+    open_file(path).close()
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -235,9 +240,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     except InputError:
         raise
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({short(str(error))})") from None
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = short((str(error).splitlines() or [type(error).__name__])[0])
         raise InputError(
             f"{path}: expected tensors saved by torch or safetensors ({reason})"
         ) from None

@@ -6,10 +6,14 @@ import copy
 import dataclasses
 import errno
 import json
+import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +21,12 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ..errors import InputError
+from .._files import open_file
+from .._shipped import shipped_file
+from ..errors import InputError, short
 from ..models.baselines import (
     ConditionalVAE,
     DiffusionConfig,
@@ -44,6 +51,9 @@ _MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "ConditionalVAE": (ConditionalVAE, VariationalConfig),
     "ScoreDiffusion": (ScoreDiffusion, DiffusionConfig),
 }
+
+#: Numbers in a configuration up to this are taken as they are: not each is the size of a tensor.
+_LEAST = 4096
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -71,19 +81,18 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> Any:
 
     Raises:
         InputError: If there is no such model, or the file is truncated, not safetensors (a pickle,
-            say), or of another library or model.
+            say), of another library or model, has weights that are not finite, or, if it ships with
+            the package, is not the one that was shipped.
 
     Example:
         >>> model = load("propose-cmu17")
         >>> model.conditional(torch.randn(17, 2)).sample((200,)).shape
         torch.Size([200, 17, 3])
     """
-    shipped = resources.files(__package__).joinpath(f"{name}.safetensors")
     if str(name) in available():
-        with resources.as_file(shipped) as path:
-            return _read(path, device)
+        return _read(shipped_file(f"weights/{name}.safetensors"), device)
     path = Path(name)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise InputError(
             f"no model named {str(name)!r}: expected one of {', '.join(available()) or 'none'} "
             "or the path of a .safetensors file"
@@ -176,27 +185,77 @@ def _config(model: nn.Module) -> Any:
 
 
 def _read(path: Path, device: torch.device | str) -> nn.Module:
+    # Not a pipe or a device.
+    open_file(path).close()
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path.name}: expected a safetensors file, got a truncated or foreign one ({error})"
+            f"{path.name}: expected a safetensors file, got a truncated or foreign one "
+            f"({short(str(error))})"
         ) from None
     if metadata.get("format") != _FORMAT or metadata.get("model") not in _MODELS:
+        got = f"{metadata.get('format', 'no format')} {metadata.get('model', '')}".rstrip()
         raise InputError(
             f"{path.name}: expected a model of this library ({', '.join(_MODELS)}), "
-            f"got {metadata.get('format', 'no format')} {metadata.get('model', '')}".rstrip()
+            f"got {short(got)}"
         )
     kind, config_type = _MODELS[metadata["model"]]
     try:
-        model = kind(config_type(**json.loads(metadata["config"])))
+        config = config_type(**json.loads(metadata["config"]))
+        _check_sizes(config, tensors)
+        with _as_stored(tensors):
+            model = kind(config)
         converted = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         model.load_state_dict(converted)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = textwrap.shorten(str(error), 160)
+    # A wrong configuration can fail anywhere in a constructor.
+    except Exception as error:
+        reason = textwrap.shorten(short(str(error)), 160)
         raise InputError(
             f"{path.name}: the tensors do not fit the stored configuration ({reason})"
         ) from None
+    for key, value in converted.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(f"{path.name}: expected finite weights, got others in {short(key)}")
     return model.to(device).eval().requires_grad_(False)
+
+
+def _check_sizes(config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse numbers in a configuration that no stored tensor can be of."""
+    most = max(
+        [_LEAST, len(tensors), *(size for value in tensors.values() for size in value.shape)]
+    )
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{field.name} is above {most}, the largest size that is stored")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} is not finite")
+
+
+@contextmanager
+def _as_stored(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Refuse to build a model with other parameters than are stored, at the first of them.
+
+    The configuration in a file of some kilobytes may ask for a model that fills the memory, or for
+    billions of layers. torch registers a parameter before it is written to, so that the memory of
+    one too large is not taken yet.
+    """
+    left = Counter(tuple(value.shape) for value in tensors.values())
+    here = threading.get_ident()
+
+    def check(module: nn.Module, name: str, value: Tensor | None) -> None:
+        # torch calls it for whatever any thread builds.
+        if value is not None and threading.get_ident() == here:
+            shape = tuple(value.shape)
+            left[shape] -= 1
+            if left[shape] < 0:
+                raise ValueError(f"no tensor of shape {shape} for another {name} is stored")
+
+    handle = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from propose_prob._shipped import shipped_file
 from propose_prob.bodies import MeshBody, SkeletonBody, distil_anny
-from propose_prob.bodies import open as open_module
 from propose_prob.bodies.open import OpenBody, load_open_body
 from propose_prob.errors import InputError
 from propose_prob.pose.rotations import matrix_from_axis_angle
@@ -31,7 +31,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def stored():
-    return load_file(open_module._FILE)
+    return load_file(shipped_file("bodies/open_body.safetensors"))
 
 
 def random_theta(count, *, spread=0.5, seed=0, dtype=torch.float32):
@@ -111,7 +111,7 @@ def write_oracle(path):
         "rest": anny.vertices[:, chosen].float(),
         "joints": anny.joints.float(),
         "theta": anny.theta.float(),
-        "shape": anny.coefficients(load_file(open_module._FILE)).float(),
+        "shape": anny.coefficients(load_file(shipped_file("bodies/open_body.safetensors"))).float(),
         "posed": anny.posed()[:, chosen].float(),
     }
     np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
@@ -153,7 +153,7 @@ def test_skinning_is_annys(stored, body):
 
 
 def test_loading_is_quick_and_small():
-    assert open_module._FILE.stat().st_size < 6e6
+    assert shipped_file("bodies/open_body.safetensors").stat().st_size < 6e6
     start = time.perf_counter()
     body = load_open_body()
     assert time.perf_counter() - start < 1

@@ -90,7 +90,7 @@ def test_wrong_input_ends_in_one_line(run, folder, monkeypatch):
         writer.finish({})
     np.save("truth.npy", np.zeros((2, 17, 3)))
     for arguments, said in [
-        (("missing.nc",), "no such file"),
+        (("missing.nc",), "No such file"),
         (("a.npz", "--out", "a.pdf"), "ends in .html"),
         (("a.npz", "--truth", "truth.npy"), "the 1 poses of the result (axis 0), got shape (2"),
         (("a.npz", "--body", "smpl.npz"), "holds no body"),

@@ -87,5 +87,5 @@ def test_damaged_files(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_amass(tmp_path / "none.npz")
     np.save(tmp_path / "b.npy", np.zeros(3))
-    with pytest.raises(InputError, match="expected an .npz, got a single array"):
+    with pytest.raises(InputError, match="expected a complete .npz .* got a single array"):
         read_amass(tmp_path / "b.npy")

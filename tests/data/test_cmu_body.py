@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from propose_prob.bodies import SkeletonBody
+from propose_prob.data import cmu_body
 from propose_prob.data.cmu17 import SPLITS, load_cmu17
 from propose_prob.data.cmu_body import _unwind, load_cmu_body, pack_cmu_body
 from propose_prob.errors import InputError
@@ -72,7 +73,7 @@ def test_packing_keeps_angles_and_places(tmp_path, monkeypatch):
     shape = torch.randn(2, 10, generator=generator)
     performer = torch.arange(400) // 200
     pack_cmu_body(tmp_path / "cmu_body_val.npz", theta, translation, shape, performer)
-    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr(cmu_body, "shipped_file", lambda name: tmp_path / Path(name).name)
     data = load_cmu_body("val")
     assert geodesic_distance(data.theta.double(), theta).max() < np.deg2rad(0.1)
     assert (data.translation - translation).abs().max() < 2e-4

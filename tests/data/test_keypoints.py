@@ -463,7 +463,7 @@ WRONG_ARRAYS = {
     "cut npy": (cut_short(saved(GOOD), 300), "expected a complete .npy"),
     "cut npy header": (cut_short(saved(GOOD), 20), "expected a complete .npy"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps(GOOD)), "a pickle, which is never read"),
-    "binary": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0"), "got neither"),
+    "binary": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0"), "got byte 0 of another"),
     "empty": (lambda path: path.write_bytes(b""), "got an empty file"),
     "npz of objects": (archive(keypoints=np.array([{}])), "expected a complete .npz of plain"),
     "cut npz": (cut_short(archive(keypoints=GOOD), 200), "expected a complete .npz of plain"),

@@ -141,7 +141,7 @@ def test_broken_sets_are_named(folder, tmp_path):
     images = broken / "val" / "00000.images.npy"
     content = images.read_bytes()
     images.write_bytes(content[:200])
-    with pytest.raises(InputError, match="expected images"):
+    with pytest.raises(InputError, match="00000.images.npy: expected a complete"):
         load_renders(broken, "val")
     np.save(images, np.zeros((1, 9, 9, 3), np.uint8))
     with pytest.raises(InputError, match=r"\(1, 48, 48, 3\)"):

@@ -82,7 +82,7 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         read_result(tmp_path / "missing.nc")
     with pytest.raises(InputError, match="ends in"):
         read_result(tmp_path / "poses.csv")

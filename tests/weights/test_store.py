@@ -1,6 +1,11 @@
+import copy
 import json
+import math
 import pickle
+import resource
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -188,6 +193,51 @@ def test_bad_files_get_one_clear_line(write, message, model, tmp_path):
         load(path)
     text = str(caught.value)
     assert text.startswith("bad.safetensors: ") and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"code": 10**9}, "code is above"),
+        ({"code": 4000, "flow_width": 4000}, "no tensor of shape"),
+        ({"couplings": 4000}, "no tensor of shape"),
+        ({"blocks": 4000, "couplings": 4000}, "no tensor of shape"),
+        ({"width": 10**400}, "is above"),
+        ({"width": "wide"}, "do not fit"),
+        ({"width": None}, "do not fit"),
+        ({"width": -1}, "do not fit"),
+        ({"latent": 2.5}, "do not fit"),
+        ({"flow_clamp": math.nan}, "flow_clamp is not finite"),
+    ],
+    ids=str,
+)
+def test_sizes_are_checked_before_anything_is_built(changes, message, model, tmp_path):
+    path = tmp_path / "bad.safetensors"
+    resave(path, model, config=config_of(model, **changes))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(InputError, match=message):
+        load(path)
+    assert time.monotonic() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(number, model, tmp_path):
+    changed = copy.deepcopy(model)
+    name, parameter = list(changed.named_parameters())[3]
+    with torch.no_grad():
+        parameter.view(-1)[-1] = number
+    save(changed, tmp_path / "bad.safetensors")
+    with pytest.raises(InputError, match=f"expected finite weights, got others in {name}"):
+        load(tmp_path / "bad.safetensors")
+
+
+def test_models_built_by_other_threads_meanwhile_are_not_checked(model, tmp_path):
+    with store._as_stored({}), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.nn.Linear, 3, 4).result().weight.shape == (4, 3)
+        with pytest.raises(ValueError, match="no tensor of shape"):
+            torch.nn.Linear(3, 4)
+    torch.nn.Linear(3, 4)
 
 
 @pytest.mark.parametrize("name", ["nothing", "../store.py", "a/b.safetensors", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from .motion import Motion, matrix_from_euler, numbers, read_lines
+from ...errors import InputError, short
+from .motion import Motion, check_extent, matrix_from_euler, numbers, read_lines
 
 __all__ = ["read_amc"]
 
@@ -69,7 +70,7 @@ class _Lines:
         return f"{self.path}:{self.number}"
 
     def error(self, message: str) -> InputError:
-        return InputError(f"{self.where}: {message}")
+        return InputError(f"{self.where}: {short(message)}")
 
     def numbers(self, words: list[str], count: int, what: str) -> list[float]:
         return numbers(words, count, self.where, what)
@@ -145,7 +146,8 @@ def read_amc(
     skeleton = _read_asf(Path(asf), metres_per_unit)
     frames = _read_frames(_Lines(Path(path)), skeleton)
     names = list(skeleton.bones)
-    parents = [names.index(skeleton.parents[name]) if name != "root" else -1 for name in names]
+    places = {name: place for place, name in enumerate(names)}
+    parents = [places[skeleton.parents[name]] if name != "root" else -1 for name in names]
     ends, rest, rotations = [], [], []
     for bone in skeleton.bones.values():
         angles, order = bone.axis or ([0.0] * 3, "xyz")
@@ -316,13 +318,21 @@ def _children(lines: _Lines, words: list[str], found: _Skeleton) -> None:
 
 def _order_bones(lines: _Lines, found: _Skeleton) -> None:
     """Put parents before children, and otherwise leave the file's order."""
-    ordered = {"root": found.bones["root"]}
-    while len(ordered) < len(found.bones):
-        fitting = [n for n in found.bones if n not in ordered and found.parents.get(n) in ordered]
-        if not fitting:
-            lost = sorted(set(found.bones) - set(ordered))
-            raise lines.error(f"these bones do not hang on the root: {', '.join(lost)}")
-        ordered[fitting[0]] = found.bones[fitting[0]]
+    places = {name: place for place, name in enumerate(found.bones)}
+    children: dict[str, list[str]] = {}
+    for name, parent in found.parents.items():
+        children.setdefault(parent, []).append(name)
+    ordered: dict[str, _Bone] = {}
+    # The first in the file of those whose parent is there.
+    fitting = [(places["root"], "root")]
+    while fitting:
+        _, name = heapq.heappop(fitting)
+        ordered[name] = found.bones[name]
+        for child in children.get(name, ()):
+            heapq.heappush(fitting, (places[child], child))
+    if len(ordered) < len(found.bones):
+        lost = sorted(set(found.bones) - set(ordered))
+        raise lines.error(f"these bones do not hang on the root: {', '.join(lost)}")
     found.bones = ordered
 
 
@@ -345,7 +355,7 @@ def _read_frames(lines: _Lines, skeleton: _Skeleton) -> dict[str, Tensor]:
         elif name.isdecimal():
             complete()
             count += 1
-            if len(words) != 1 or int(name) != count:
+            if len(words) != 1 or name.lstrip("0") != str(count):
                 raise lines.error(f"expected frame {count}, got {' '.join(words)!r}")
         else:
             if name not in skeleton.bones:
@@ -357,6 +367,7 @@ def _read_frames(lines: _Lines, skeleton: _Skeleton) -> dict[str, Tensor]:
     complete()
     if not count:
         raise lines.error("expected at least one frame, found none")
+    check_extent(lines.path, count, len(skeleton.bones))
     return {
         name: torch.tensor(rows or [[]] * count, dtype=torch.float64).reshape(count, -1)
         for name, rows in values.items()

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from .motion import Motion, euler_from_matrix, matrix_from_euler, numbers, read_lines, write_text
+from ...errors import InputError, short
+from .motion import (
+    Motion,
+    check_extent,
+    euler_from_matrix,
+    matrix_from_euler,
+    numbers,
+    read_lines,
+    write_text,
+)
 
 __all__ = ["read_bvh", "write_bvh"]
 
@@ -62,7 +71,7 @@ class _Words:
         return numbers(words, 3, f"{self.path}:{self.last}", what)
 
     def error(self, message: str) -> InputError:
-        return InputError(f"{self.path}:{self.last}: {message}")
+        return InputError(f"{self.path}:{self.last}: {short(message)}")
 
 
 def read_bvh(path: str | Path, *, metres_per_unit: float = 0.01) -> Motion:
@@ -105,6 +114,7 @@ def read_bvh(path: str | Path, *, metres_per_unit: float = 0.01) -> Motion:
     joints = _hierarchy(_Words(path, words))
     count = sum(len(joint.channels or []) for joint in joints)
     frame_time, values = _frames(path, lines, start, count)
+    check_extent(path, len(values), len(joints))
     return _motion(joints, values, frame_time, metres_per_unit)
 
 
@@ -117,7 +127,7 @@ def _hierarchy(words: _Words) -> list[_Joint]:
         joint, word = joints[current], words.next()
         match word.upper():
             case "OFFSET":
-                joint.offset = words.vector(f"the OFFSET of {joint.name}")
+                joint.offset = words.vector(f"the OFFSET of {short(joint.name)}")
             case "CHANNELS":
                 joint.channels = _channels(words, joint.name)
             case "JOINT":
@@ -127,7 +137,7 @@ def _hierarchy(words: _Words) -> list[_Joint]:
                 words.expect("SITE")
                 words.expect("{")
                 words.expect("OFFSET")
-                joint.end = words.vector(f"the End Site of {joint.name}")
+                joint.end = words.vector(f"the End Site of {short(joint.name)}")
                 words.expect("}")
             case "}":
                 for name, value in (("OFFSET", joint.offset), ("CHANNELS", joint.channels)):
@@ -139,19 +149,19 @@ def _hierarchy(words: _Words) -> list[_Joint]:
     if words.place < len(words.words):
         found = words.next()
         raise words.error(f"expected MOTION after the one ROOT, got {found!r}")
-    names = [joint.name for joint in joints]
+    counts = Counter(joint.name for joint in joints)
     for joint in joints:
-        if not joint.name or names.count(joint.name) > 1:
+        if not joint.name or counts[joint.name] > 1:
             raise InputError(
                 f"{words.path}:{joint.line}: expected joints of different names, "
-                f"got {joint.name!r} {names.count(joint.name)} times"
+                f"got {short(repr(joint.name))} {counts[joint.name]} times"
             )
     return joints
 
 
 def _channels(words: _Words, name: str) -> list[tuple[str, str]]:
     count = words.next()
-    if not count.isdecimal() or int(count) > 6:
+    if count not in map(str, range(7)):
         raise words.error(f"expected the number of channels of {name}, 0 to 6, got {count!r}")
     channels: list[tuple[str, str]] = []
     for _ in range(int(count)):
@@ -171,7 +181,9 @@ def _frames(path: Path, lines: list[str], start: int, count: int) -> tuple[float
         number, line = rows[place] if place < len(rows) else (len(lines), "")
         words = line.split()
         if " ".join(words[:-1]).lower() != key.lower():
-            raise InputError(f"{path}:{number}: expected '{key}' and a number, got {line!r}")
+            raise InputError(
+                f"{path}:{number}: expected '{key}' and a number, got {short(repr(line))}"
+            )
         header += numbers(words[-1:], 1, f"{path}:{number}", key.rstrip(":"))
     frames, frame_time = header
     if frame_time <= 0:
@@ -250,7 +262,19 @@ def write_bvh(path: str | Path, motion: Motion) -> None:
         children[parent].append(bone)
     order: list[int] = []
     lines = ["HIERARCHY"]
-    _write_joint(motion, 0, children, order, lines, "")
+    # Bones still to write, each behind the line that closes its parent; a chain may be longer than
+    # Python nests calls.
+    left: list[tuple[int, str] | str] = [(0, "")]
+    while left:
+        entry = left.pop()
+        if isinstance(entry, str):
+            lines.append(entry)
+            continue
+        bone, indent = entry
+        order.append(bone)
+        lines += _joint_lines(motion, bone, not children[bone], indent)
+        left.append(f"{indent}}}")
+        left += [(child, indent + "\t") for child in reversed(children[bone])]
     angles = euler_from_matrix(motion.rotations, _ORDER)
     # Angles that jump by whole turns would spin a joint between two keys.
     turn = 2 * math.pi
@@ -286,28 +310,24 @@ def _check(motion: Motion) -> None:
             raise InputError(f"expected bone names without braces and line breaks, got {name!r}")
 
 
-def _write_joint(
-    motion: Motion,
-    bone: int,
-    children: list[list[int]],
-    order: list[int],
-    lines: list[str],
-    indent: str,
-) -> None:
+def _joint_lines(motion: Motion, bone: int, is_leaf: bool, indent: str) -> list[str]:
+    """The lines of a joint up to its children."""
+
     def offset(value: Tensor) -> str:
         return "OFFSET " + " ".join(f"{v:.6f}" for v in (_CENTIMETRES * value).tolist())
 
-    order.append(bone)
     inner = indent + "\t"
     rest = torch.zeros(3) if bone == 0 else motion.offsets[bone]
     rotation = " ".join(f"{axis}rotation" for axis in _ORDER)
     moves = bone == 0 or motion.moving_offsets is not None
     channels = f"6 Xposition Yposition Zposition {rotation}" if moves else f"3 {rotation}"
-    lines.append(f"{indent}{'JOINT' if bone else 'ROOT'} {motion.bone_names[bone]}")
-    lines += [f"{indent}{{", inner + offset(rest), f"{inner}CHANNELS {channels}"]
-    for child in children[bone]:
-        _write_joint(motion, child, children, order, lines, inner)
-    if not children[bone]:
+    lines = [
+        f"{indent}{'JOINT' if bone else 'ROOT'} {motion.bone_names[bone]}",
+        f"{indent}{{",
+        inner + offset(rest),
+        f"{inner}CHANNELS {channels}",
+    ]
+    if is_leaf:
         end = motion.ends[bone].nan_to_num()
         lines += [f"{inner}End Site", f"{inner}{{", f"{inner}\t{offset(end)}", f"{inner}}}"]
-    lines.append(f"{indent}}}")
+    return lines

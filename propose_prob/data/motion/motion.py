@@ -10,9 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ..._archives import most_unpacked
+from ..._files import read_text
+from ...errors import InputError, short
 
 __all__ = ["Motion", "euler_from_matrix", "matrix_from_euler"]
+
+#: More than any figure has, crowds included.
+_BONES = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,14 +178,23 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         InputError: If the file is missing or not text.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
+    return read_text(path, "a text file").splitlines()
+
+
+def check_extent(path: Path, frames: int, bones: int) -> None:
+    """Check how much memory a motion takes: bones that do not move take no room in a file.
+
+    Raises:
+        InputError: If there are more bones than any figure has, or more rotations than an honest
+            file of this size holds.
+    """
+    if bones > _BONES:
+        raise InputError(f"{path}: expected up to {_BONES} bones, got {bones}")
+    if 72 * frames * bones > most_unpacked(path.stat().st_size):
         raise InputError(
-            f"{path}: expected a text file, got byte {error.start} of another"
-        ) from error
+            f"{path}: {frames} frames of {bones} bones, most of which do not move, would fill the "
+            "memory; such a file is not read"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -203,8 +217,10 @@ def numbers(words: Sequence[str], count: int, where: str, what: str) -> list[flo
         try:
             value = float(word)
         except ValueError:
-            raise InputError(f"{where}: expected a number for {what}, got {word!r}") from None
+            got = short(repr(word))
+            raise InputError(f"{where}: expected a number for {what}, got {got}") from None
         if value - value != 0:
-            raise InputError(f"{where}: expected a finite number for {what}, got {word!r}")
+            got = short(repr(word))
+            raise InputError(f"{where}: expected a finite number for {what}, got {got}")
         values.append(value)
     return values
