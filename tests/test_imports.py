@@ -13,9 +13,10 @@ ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
-FOUNDATION = {"errors", "_archives", "_apart"}
+FOUNDATION = {"errors", "_archives", "_apart", "_atomic"}
 ALLOWED = {
     "errors": set(),
+    "_atomic": {"errors"},
     "_archives": {"errors"},
     "_apart": {"errors"},
     "devices": FOUNDATION,

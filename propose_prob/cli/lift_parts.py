@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .options import at_least, progress
+from .output import tell, warn
 
 if TYPE_CHECKING:
     from ..data.keypoints import Keypoints
@@ -77,8 +77,8 @@ def lift_parts(command: Lift, model: Any, folder: Path) -> None:
                 empty.touch()
             people, skipped, new = people + count, skipped + len(left), new + 1
     if skipped:
-        print(f"propose-prob: warning: skipped {skipped} people", file=sys.stderr)
-    print(
+        warn(f"skipped {skipped} people")
+    tell(
         f"{people} people in {new} new of {len(mine)} parts, {command.samples} samples each: "
         f"{folder}"
     )

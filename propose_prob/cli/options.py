@@ -13,6 +13,7 @@ import tyro
 
 from ..devices import check_device, set_threads
 from ..errors import InputError
+from .output import printable
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -21,7 +22,6 @@ __all__ = [
     "at_least",
     "model_name",
     "package_version",
-    "printable",
     "progress",
     "run_attributes",
 ]
@@ -102,11 +102,6 @@ def package_version() -> str:
         return version("propose_prob")
     except PackageNotFoundError:
         return "unknown"
-
-
-def printable(text: str) -> str:
-    """A text that can be written, bytes of file names that are none in UTF-8 replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def model_name(model: str) -> str:

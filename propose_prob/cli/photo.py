@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .._atomic import atomic_file
 from ..devices import set_threads
 from ..errors import InputError
 from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
+from .files import check_outputs
 from .options import at_least
+from .output import tell
 from .tracks import check_intrinsics
 
 if TYPE_CHECKING:
@@ -74,7 +77,6 @@ class Photo:
 
         from ..bodies import load_open_body
         from ..data.crops import crop_keypoints, normalise_image
-        from ..inference.streams import atomic_path
         from ..pose.rotations import matrix_from_6d
         from ..tasks import fit
         from ..visualisation.figures import require_matplotlib
@@ -87,6 +89,7 @@ class Photo:
         at_least(self.samples, 1, "--samples")
         set_threads(self.threads)
         at_least(self.seed, 0, "--seed")
+        check_outputs([self.out], [self.photo, self.keypoints, self.model])
         image, frame, scale, credit = self._input()
         height, width = image.shape[1:]
         focal = self.focal or _FOCAL * height
@@ -141,20 +144,20 @@ class Photo:
             credit=credit,
         )
         self._tell(content, crop, joint_set, fitted.projected[0])
-        with atomic_path(self.out) as temporary:
-            photo_figure(content).savefig(temporary, format="png", dpi=110)
-        print(f"picture     {self.out}")
+        with atomic_file(self.out) as file:
+            photo_figure(content).savefig(file, format="png", dpi=110)
+        tell(f"picture     {self.out}")
 
     def _tell(self, content: PhotoContent, crop: Crops, joint_set: str, projected: Tensor) -> None:
         seen = content.seen
         error = (projected - content.p2d).norm(dim=-1)[seen]
         x, y = crop.middle[0].tolist()
-        print(
-            f"keypoints   {joint_set}, {int(seen.sum())} of {len(seen)} seen\n"
-            f"crop        {float(crop.side[0]):.0f} pixels about ({x:.0f}, {y:.0f})\n"
+        tell(
+            f"keypoints   {joint_set}, {int(seen.sum())} of {len(seen)} seen",
+            f"crop        {float(crop.side[0]):.0f} pixels about ({x:.0f}, {y:.0f})",
             f"camera      focal length {content.focal:.0f} pixels"
-            f"{'' if self.focal else ', assumed'}\n"
-            f"fit         keypoints met to {float(error.median()):.1f} pixels (median)"
+            f"{'' if self.focal else ', assumed'}",
+            f"fit         keypoints met to {float(error.median()):.1f} pixels (median)",
         )
 
     def _model(self) -> Any:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
+from .._atomic import write_text
 from ..errors import InputError
+from .files import check_outputs
 from .measure import Measure, MeasureOptions, Name, evaluation_set
 from .options import Machine, MachineOptions, at_least, model_name
+from .output import tell
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSet, Protocol
@@ -48,12 +51,11 @@ class WriteReport:
         Raises:
             InputError: If an option is out of range, or the model or the data cannot be read.
         """
-        from ..inference.streams import atomic_path, check_output
         from ..visualisation.figures import require_matplotlib
 
         at_least(self.worst, 0, "--worst")
         require_matplotlib()
-        check_output(self.out)
+        check_outputs([self.out], [self.model, self.data, self.data.partition(":")[2] or None])
         protocol, data = self._data()
         from ..evaluation import Gallery
         from ..pose.skeleton import H36M_17
@@ -71,9 +73,8 @@ class WriteReport:
             worst=gallery.cases() if gallery is not None else (),
             note=self._command(),
         )
-        with atomic_path(self.out) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-        print(f"wrote {self.out}")
+        write_text(self.out, page)
+        tell(f"wrote {self.out}")
 
     def _data(self) -> tuple[Protocol, EvaluationSet]:
         name, _, place = self.data.partition(":")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
-from .options import at_least, printable
+from .files import check_outputs
+from .options import at_least
+from .output import printable, tell
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,7 +64,6 @@ class View:
         import numpy as np
 
         from ..inference.stored import read_result
-        from ..inference.streams import check_output
         from ..pose.skeleton import H36M_17
         from ..visualisation.viewer import write_viewer
 
@@ -71,7 +72,7 @@ class View:
         out = self.out or Path(f"{self.file.stem}.html")
         if out.suffix not in (".html", ".htm"):
             raise InputError(f"{out}: expected the name of a page that ends in .html")
-        check_output(out)
+        check_outputs([out], [self.file, self.truth, self.body])
         whole = read_result(self.file)
         truth = None if self.truth is None else _read_truth(self.truth, len(whole))
         count = min(self.frames, len(whole))
@@ -90,7 +91,7 @@ class View:
         )
         poses = "pose" if count == 1 else "poses"
         left = "" if count == len(whole) else f" of {len(whole)} (see --frames)"
-        print(f"{count} {poses}{left}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+        tell(f"{count} {poses}{left}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
     def _surface(self, result: StoredResult) -> tuple[Array | None, Array | None]:
         body = self._fitted_body(result)

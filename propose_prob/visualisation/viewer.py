@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._atomic import write_text
 from ..errors import InputError
 from ..inference.stored import StoredResult
-from ..inference.streams import atomic_path
 from ..pose.skeleton import Skeleton
 from .figures import sides
 
@@ -137,12 +137,11 @@ def write_viewer(
         "PLOTLY": get_plotlyjs(),
     }
     head, *rest = re.split("@([A-Z]+)@", page)
-    with atomic_path(path) as temporary:
-        text = [head]
-        # Alternately names of places and text between them: what is put in is never searched.
-        for place, between in zip(rest[::2], rest[1::2], strict=True):
-            text += [parts[place], between]
-        temporary.write_text("".join(text), "utf-8")
+    text = [head]
+    # Alternately names of places and text between them: what is put in is never searched.
+    for place, between in zip(rest[::2], rest[1::2], strict=True):
+        text += [parts[place], between]
+    write_text(path, "".join(text))
 
 
 def _counted(result: StoredResult) -> str:

@@ -6,8 +6,6 @@ import copy
 import dataclasses
 import errno
 import json
-import os
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from importlib import resources
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .._atomic import atomic_path
 from ..errors import InputError
 from ..models.baselines import (
     ConditionalVAE,
@@ -100,7 +99,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         half: Store floating-point tensors as float16, half the size; use is float32 again.
 
     Raises:
-        OSError: If the folder cannot be written to, or is full.
+        InputError: If there is no such folder, or it cannot be written to.
+        OSError: If the disk is full; an older file stays then.
 
     Example:
         >>> import tempfile
@@ -121,18 +121,12 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         "model": type(model).__name__,
         "config": json.dumps(dataclasses.asdict(_config(model))),
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
     try:
-        save_file(tensors, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, SafetensorError):
-            reason = f"cannot be written whole; an older one is kept ({error})"
-            raise OSError(errno.EIO, reason, str(path)) from error
-        raise
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except SafetensorError as error:
+        reason = f"cannot be written whole; an older one is kept ({error})"
+        raise OSError(errno.EIO, reason, str(path)) from error
 
 
 def average(models: Sequence[Model]) -> Model:

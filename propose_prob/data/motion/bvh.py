@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..._atomic import write_text
 from ...errors import InputError
-from .motion import Motion, euler_from_matrix, matrix_from_euler, numbers, read_lines, write_text
+from .motion import Motion, euler_from_matrix, matrix_from_euler, numbers, read_lines
 
 __all__ = ["read_bvh", "write_bvh"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,13 +180,6 @@ def read_lines(path: Path) -> list[str]:
         raise InputError(
             f"{path}: expected a text file, got byte {error.start} of another"
         ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
 
 
 def numbers(words: Sequence[str], count: int, where: str, what: str) -> list[float]:
