@@ -19,7 +19,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,7 @@ __all__ = [
     "atomic_file",
     "atomic_path",
     "check_output",
+    "check_outputs",
     "discard",
     "locked",
     "remove_leftovers",
@@ -42,6 +43,8 @@ __all__ = [
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 #: Temporary files and folders of this process that exist at this moment.
 _LIVE: set[Path] = set()
+#: Endings of results: a folder of keypoints may hold them, and none of them is read from there.
+_RESULTS = (".nc", ".npz", ".bvh", ".glb", ".ply", ".html", ".htm")
 #: Of the name of a file, what the name of its temporary one repeats, bytes: names end at 255.
 _NAME = 120
 
@@ -199,6 +202,33 @@ def check_output(path: Path) -> None:
         )
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the folder {path.parent} cannot be written to")
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | str | None]) -> None:
+    """Check, before any work, that files can be written and that none of them is read.
+
+    Args:
+        outputs: Files that the command writes.
+        inputs: Files and folders that it reads; names of shipped models and None are passed over.
+
+    Raises:
+        InputError: If an output cannot be written, comes twice, is an input by whatever name or
+            link, or would replace a file of a folder that is an input.
+    """
+    read = [Path(path) for path in inputs if path is not None and Path(path).exists()]
+    seen: set[Path] = set()
+    for out in outputs:
+        check_output(out)
+        place = out.resolve()
+        if place in seen:
+            raise InputError(f"{out}: expected different outputs, got this one twice")
+        seen.add(place)
+        if not out.exists():
+            continue
+        for path in read:
+            inside = path.is_dir() and out.suffix not in _RESULTS
+            if out.samefile(path) or (inside and place.is_relative_to(path.resolve())):
+                raise InputError(f"{out}: the output would replace an input")
 
 
 def remove_leftovers(path: Path) -> None:

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # In another thread than the main one.
         early = False
     try:
-        from .app import run
+        from .app import main as run
 
         return run(sys.argv[1:] if argv is None else list(argv))
     finally:

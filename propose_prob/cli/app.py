@@ -31,7 +31,7 @@ from .report import WriteReport
 from .smooth import Smooth
 from .view import View
 
-__all__ = ["run"]
+__all__ = ["main"]
 
 _PROGRAM = "propose-prob"
 _DESCRIPTION = (
@@ -57,7 +57,7 @@ class _Train:
     """Train a model on motion capture."""
 
 
-def run(args: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """Run a command; see `propose_prob.cli.main`."""
     if list(args) == ["--version"]:
         tell(f"{_PROGRAM} {package_version()}")

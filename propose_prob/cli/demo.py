@@ -8,9 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._atomic import atomic_file
+from .._atomic import atomic_file, check_outputs
 from ..errors import InputError
-from .files import check_outputs
 from .lift import batch_arrays
 from .options import (
     DEFAULT_MODEL,

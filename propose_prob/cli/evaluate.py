@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .._atomic import write_text
+from .._atomic import check_outputs, write_text
 from ..errors import InputError
-from .files import check_outputs
 from .measure import Measure, MeasureOptions, Name, evaluation_set
 from .options import DEFAULT_MODEL, Machine, MachineOptions, model_name, package_version
 from .output import tell

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from .._atomic import atomic_file, check_outputs
 from ..errors import InputError
-from .files import check_outputs
 from .lift import _people, _skipped_line, _with_source
 from .options import Machine, MachineOptions, progress, run_attributes
 from .output import printable, tell, warn
@@ -294,7 +294,6 @@ def _write_arrays(
 ) -> None:
     import numpy as np
 
-    from .._atomic import atomic_file
     from ..inference.netcdf import netcdf_file
     from ..inference.schema import AXES, IMAGE_AXES
     from ..pose.skeleton import H36M_17, SMPL_24

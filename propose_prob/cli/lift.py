@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from .._atomic import check_outputs
 from ..errors import InputError
-from .files import check_outputs
 from .options import DEFAULT_MODEL, Machine, MachineOptions, progress, run_attributes
 from .output import printable, tell, warn
 

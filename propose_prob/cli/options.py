@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,6 +21,7 @@ __all__ = [
     "Machine",
     "MachineOptions",
     "at_least",
+    "model_file",
     "model_name",
     "package_version",
     "progress",
@@ -102,6 +104,15 @@ def package_version() -> str:
         return version("propose_prob")
     except PackageNotFoundError:
         return "unknown"
+
+
+def model_file(model: str) -> Path:
+    """The file that a model is read from: one that ships with the package, or the path itself."""
+    shipped = resources.files("propose_prob.weights") / f"{Path(model).name}.safetensors"
+    # Packages that are read from an archive are unpacked by no one who installs this one.
+    if Path(model).name == model and shipped.is_file():
+        return Path(str(shipped))
+    return Path(model)
 
 
 def model_name(model: str) -> str:

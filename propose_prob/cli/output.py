@@ -1,7 +1,7 @@
-"""Everything that commands print: one place, in which nothing that a file holds acts on a terminal.
+r"""What commands print, in one place: nothing that a file holds acts on a terminal.
 
 Labels, keys and names come from files of others. Characters that a terminal would act on, or that
-show text in another order than it has, are printed as the escapes of Python: `\\x1b`.
+show text in another order than it has, are printed as the escapes of Python: `\x1b`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _MESSAGE, _LABEL = 2000, 120
 
 
 def printable(text: object, limit: int = _LABEL) -> str:
-    """A text in one line, without characters that act on a terminal, and not longer than a limit.
+    r"""A text in one line, without characters that act on a terminal, and not longer than a limit.
 
     Args:
         text: What to show.
         limit: Characters; of a longer text the middle is left out.
 
     Example:
-        >>> printable("one\\x1b[2Jtwo\\n")
-        'one\\\\x1b[2Jtwo\\\\n'
+        >>> printable("one\x1b[2Jtwo\n")
+        'one\\x1b[2Jtwo\\n'
         >>> printable("x" * 1000, limit=20)
         'xxxxxxxxxxxxx…xxxxxx'
     """
@@ -56,7 +56,7 @@ def warn(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Print a message on the standard error, in one line; where that fails, nobody is to hear it."""
+    """Print a message on the standard error, in one line, or not where nobody can hear it."""
     with suppress(OSError):
         print(printable(" ".join(message.split()), limit=_MESSAGE), file=sys.stderr, flush=True)
 

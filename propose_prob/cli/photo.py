@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .._atomic import atomic_file
+from .._atomic import atomic_file, check_outputs
 from ..devices import set_threads
 from ..errors import InputError
 from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
-from .files import check_outputs
 from .options import at_least
 from .output import tell
 from .tracks import check_intrinsics

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
-from .._atomic import write_text
+from .._atomic import check_outputs, write_text
 from ..errors import InputError
-from .files import check_outputs
 from .measure import Measure, MeasureOptions, Name, evaluation_set
 from .options import Machine, MachineOptions, at_least, model_name
 from .output import tell

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._atomic import check_outputs
 from ..errors import InputError
-from .files import check_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor

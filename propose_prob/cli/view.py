@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .._atomic import check_outputs
 from ..errors import InputError
-from .files import check_outputs
 from .options import at_least
 from .output import printable, tell
 

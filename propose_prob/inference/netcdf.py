@@ -81,9 +81,8 @@ def netcdf_file(path: str | Path) -> Iterator[NetCDFFile]:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with netcdf_file(f"{folder}/a.nc") as file, file.writing():
         ...         file.root.dimensions["item"] = 2
-        ...         file.root.create_variable("depth", ("item",), data=[1.0, 2.0])
+        ...         _ = file.root.create_variable("depth", ("item",), data=[1.0, 2.0])
         ...     xarray.load_dataset(f"{folder}/a.nc")["depth"].values.tolist()
-        <h5netcdf.Variable ...>
         [1.0, 2.0]
     """
     with atomic_file(path) as file:

@@ -249,9 +249,7 @@ def write_bvh(path: str | Path, motion: Motion) -> None:
     children: list[list[int]] = [[] for _ in motion.parents]
     for bone, parent in enumerate(motion.parents[1:], start=1):
         children[parent].append(bone)
-    order: list[int] = []
-    lines = ["HIERARCHY"]
-    _write_joint(motion, 0, children, order, lines, "")
+    order, lines = _hierarchy(motion, children)
     angles = euler_from_matrix(motion.rotations, _ORDER)
     # Angles that jump by whole turns would spin a joint between two keys.
     turn = 2 * math.pi
@@ -287,28 +285,33 @@ def _check(motion: Motion) -> None:
             raise InputError(f"expected bone names without braces and line breaks, got {name!r}")
 
 
-def _write_joint(
-    motion: Motion,
-    bone: int,
-    children: list[list[int]],
-    order: list[int],
-    lines: list[str],
-    indent: str,
-) -> None:
+def _hierarchy(motion: Motion, children: list[list[int]]) -> tuple[list[int], list[str]]:
+    """Bones in the order in which they are written, and the lines that say so."""
+
     def offset(value: Tensor) -> str:
         return "OFFSET " + " ".join(f"{v:.6f}" for v in (_CENTIMETRES * value).tolist())
 
-    order.append(bone)
-    inner = indent + "\t"
-    rest = torch.zeros(3) if bone == 0 else motion.offsets[bone]
+    order: list[int] = []
+    lines = ["HIERARCHY"]
     rotation = " ".join(f"{axis}rotation" for axis in _ORDER)
-    moves = bone == 0 or motion.moving_offsets is not None
-    channels = f"6 Xposition Yposition Zposition {rotation}" if moves else f"3 {rotation}"
-    lines.append(f"{indent}{'JOINT' if bone else 'ROOT'} {motion.bone_names[bone]}")
-    lines += [f"{indent}{{", inner + offset(rest), f"{inner}CHANNELS {channels}"]
-    for child in children[bone]:
-        _write_joint(motion, child, children, order, lines, inner)
-    if not children[bone]:
-        end = motion.ends[bone].nan_to_num()
-        lines += [f"{inner}End Site", f"{inner}{{", f"{inner}\t{offset(end)}", f"{inner}}}"]
-    lines.append(f"{indent}}}")
+    # Bones that are still to be written, and None where one ends, with their depths; a chain of
+    # bones may be longer than calls may be nested.
+    left: list[tuple[int | None, int]] = [(0, 0)]
+    while left:
+        bone, depth = left.pop()
+        indent, inner = depth * "\t", (depth + 1) * "\t"
+        if bone is None:
+            lines.append(f"{indent}}}")
+            continue
+        order.append(bone)
+        rest = torch.zeros(3) if bone == 0 else motion.offsets[bone]
+        moves = bone == 0 or motion.moving_offsets is not None
+        channels = f"6 Xposition Yposition Zposition {rotation}" if moves else f"3 {rotation}"
+        lines.append(f"{indent}{'JOINT' if bone else 'ROOT'} {motion.bone_names[bone]}")
+        lines += [f"{indent}{{", inner + offset(rest), f"{inner}CHANNELS {channels}"]
+        if not children[bone]:
+            end = motion.ends[bone].nan_to_num()
+            lines += [f"{inner}End Site", f"{inner}{{", f"{inner}\t{offset(end)}", f"{inner}}}"]
+        left.append((None, depth))
+        left += [(child, depth + 1) for child in reversed(children[bone])]
+    return order, lines
