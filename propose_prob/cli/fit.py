@@ -156,6 +156,7 @@ class Fit:
         for path in self.files:
             if not path.exists():
                 raise InputError(f"{path}: there is no such file or folder")
+        check_outputs([out], [*self.files, self.model, self.body])
         if out.suffix not in _ENDINGS:
             raise InputError(f"{out}: expected an output name that ends in {', '.join(_ENDINGS)}")
         if (self.focal is None) != (self.center is None):
@@ -167,7 +168,6 @@ class Fit:
         ):
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"expected {option} > 0, got {value}")
-        check_outputs([out], [*self.files, self.model, self.body])
 
     def _model(self) -> Any:
         from ..models import BodyLifter

@@ -28,6 +28,8 @@ __all__ = ["Photo"]
 
 #: Focal length in image heights where none is given: a body has to stand somewhere to be drawn.
 _FOCAL = 1.2
+#: Sides of the photo that keypoints and principal points may lie apart, and focal lengths reach.
+_FAR = 100
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Photo:
             raise InputError("expected --photo and --keypoints together, or neither")
         check_intrinsics(self.focal, self.center)
         at_least(self.samples, 1, "--samples")
+        if not 0.1 <= self.margin <= 100:
+            raise InputError(f"expected --margin of 0.1 to 100, got {self.margin}")
         set_threads(self.threads)
         at_least(self.seed, 0, "--seed")
         check_outputs([self.out], [self.photo, self.keypoints, self.model])
@@ -101,6 +105,7 @@ class Photo:
                 f"{', '.join(body.regressors)}"
             )
         p2d, confidence = frame.p2d[:1] * torch.tensor(scale), frame.confidence[:1]
+        self._check_pixels(p2d[confidence > 0], focal, center, max(height, width))
         crop = crop_keypoints(image, p2d, confidence, size=model.config.image, margin=self.margin)
         torch.manual_seed(self.seed)
         with torch.no_grad():
@@ -146,6 +151,23 @@ class Photo:
         with atomic_file(self.out) as file:
             photo_figure(content).savefig(file, format="png", dpi=110)
         tell(f"picture     {self.out}")
+
+    def _check_pixels(
+        self, seen: Tensor, focal: float, center: tuple[float, float], side: int
+    ) -> None:
+        """Refuse numbers that belong to another image, before they exceed what can be drawn."""
+        most = float(seen.abs().max()) if len(seen) else 0.0
+        if not most <= _FAR * side:
+            raise InputError(
+                f"{self.keypoints}: expected keypoints near the photo of {side} pixels, got "
+                f"{most:.3g}; where it was resized, --image-size is what the keypoints belong to"
+            )
+        if not side / _FAR <= focal <= _FAR * side or not max(map(abs, center)) <= _FAR * side:
+            raise InputError(
+                f"expected --focal of {side / _FAR:g} to {_FAR * side:g} pixels and --center of at "
+                f"most {_FAR * side:g} for this photo, got {focal:.3g} and "
+                f"({center[0]:.3g}, {center[1]:.3g})"
+            )
 
     def _tell(self, content: PhotoContent, crop: Crops, joint_set: str, projected: Tensor) -> None:
         seen = content.seen

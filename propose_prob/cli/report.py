@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WriteReport"]
 
+#: Metres; single precision holds no poses beyond that.
+_FAR = 1e7
+
 
 @dataclass(frozen=True)
 class WriteReport:
@@ -98,6 +101,13 @@ class WriteReport:
         from ..evaluation import PairSet
 
         items, skeleton = read_pairs(path)
+        far = items.p3d.abs().flatten(1).amax(1)
+        if not bool((far <= _FAR).all()):
+            item = int((far <= _FAR).int().argmin())
+            raise InputError(
+                f"{path}: expected p3d in metres, at most {_FAR:g}, got {float(far[item]):.3g} for "
+                f"item {item}"
+            )
         known: Literal["known", "unknown"] = "unknown" if items.focal is None else "known"
         protocol = replace(
             self._protocol("cmu17", None),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["View"]
 
+#: Metres, and coefficients of shape.
+_LARGEST = 1e6
+
 
 @dataclass(frozen=True)
 class View:
@@ -97,20 +100,29 @@ class View:
         body = self._fitted_body(result)
         if body is None or body.faces is None:
             return None, None
+        import numpy as np
         import torch
 
-        parts = [
-            torch.from_numpy(result.arrays[name]).float()
-            for name in ("theta", "shape", "translation")
-        ]
-        with torch.no_grad():
-            # Ten at a time: a body's surface takes memory while it is posed.
-            posed = [
-                body(theta, shape, translation).vertices
-                for theta, shape, translation in zip(
-                    *(part.split(10) for part in parts), strict=True
-                )
-            ]
+        count, parts = len(result), []
+        shapes: dict[str, tuple[int, ...]] = {"theta": (3, 3), "shape": (), "translation": ()}
+        for name, ending in shapes.items():
+            values = result.arrays[name]
+            if len(values) != count or values.shape[2:] != ending or not values.size:
+                raise InputError(f"{self.file}: {name} has shape {values.shape}, which is no fit's")
+            if not (np.abs(values) < _LARGEST).all():
+                raise InputError(f"{self.file}: expected finite numbers in {name}, got others")
+            parts.append(torch.from_numpy(values).float())
+        try:
+            with torch.no_grad():
+                # Ten at a time: a body's surface takes memory while it is posed.
+                posed = [
+                    body(theta, shape, translation).vertices
+                    for theta, shape, translation in zip(
+                        *(part.split(10) for part in parts), strict=True
+                    )
+                ]
+        except ValueError as error:
+            raise InputError(f"{self.file}: not a fit of this body: {error}") from None
         return torch.cat(posed).numpy(), body.faces.numpy()
 
     def _fitted_body(self, result: StoredResult) -> Body | None:

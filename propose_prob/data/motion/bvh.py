@@ -249,7 +249,7 @@ def write_bvh(path: str | Path, motion: Motion) -> None:
     children: list[list[int]] = [[] for _ in motion.parents]
     for bone, parent in enumerate(motion.parents[1:], start=1):
         children[parent].append(bone)
-    order, lines = _hierarchy(motion, children)
+    order, lines = _skeleton_lines(motion, children)
     angles = euler_from_matrix(motion.rotations, _ORDER)
     # Angles that jump by whole turns would spin a joint between two keys.
     turn = 2 * math.pi
@@ -285,7 +285,7 @@ def _check(motion: Motion) -> None:
             raise InputError(f"expected bone names without braces and line breaks, got {name!r}")
 
 
-def _hierarchy(motion: Motion, children: list[list[int]]) -> tuple[list[int], list[str]]:
+def _skeleton_lines(motion: Motion, children: list[list[int]]) -> tuple[list[int], list[str]]:
     """Bones in the order in which they are written, and the lines that say so."""
 
     def offset(value: Tensor) -> str:
