@@ -5,8 +5,11 @@ Nothing heavy is imported until a command runs, so that help and mistakes in opt
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]
+
+# All of these are there when Python has started. Whoever interrupts this program before `main` has
+# taken over gets a traceback, so what comes before is as little as can be: no enum, no typing.
 import os
-import signal
 import sys
 
 TYPE_CHECKING = False
