@@ -59,9 +59,6 @@ class _Train:
 
 def main(args: Sequence[str]) -> int:
     """Run a command; see `propose_prob.cli.main`."""
-    if list(args) == ["--version"]:
-        tell(f"{_PROGRAM} {package_version()}")
-        return 0
     debug = _DEBUG in args
     args = [arg for arg in args if arg != _DEBUG]
     try:
@@ -91,9 +88,12 @@ def _run(args: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     with _signals():
-        command = _parse(args)
-        _check_whole_numbers(command)
-        command.run()
+        if args == ["--version"]:
+            tell(f"{_PROGRAM} {package_version()}")
+        else:
+            command = _parse(args)
+            _check_whole_numbers(command)
+            command.run()
         try:
             sys.stdout.flush()
         except OSError as error:

@@ -295,9 +295,10 @@ def _write_arrays(
     import numpy as np
 
     from ..inference.netcdf import netcdf_file
-    from ..inference.schema import AXES, IMAGE_AXES
+    from ..inference.schema import AXES, IMAGE_AXES, stored_labels
     from ..pose.skeleton import H36M_17, SMPL_24
 
+    labels = {name: stored_labels(name, texts) for name, texts in labels.items()}
     values = {name: arrays[name].numpy() for name in _VARIABLES}
     values["converged"] = values["converged"].astype(np.int8)
     count = values["theta"].shape[1]

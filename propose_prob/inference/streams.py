@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .._atomic import atomic_file, atomic_path, check_output, scratch_folder
 from ..errors import InputError
 from .netcdf import NetCDFFile, netcdf_file
-from .schema import AXES, IMAGE_AXES, LABELS, VARIABLES
+from .schema import AXES, IMAGE_AXES, LABELS, VARIABLES, stored_labels
 
 __all__ = ["Writer", "atomic_path", "check_output", "open_writer"]
 
@@ -62,11 +62,7 @@ class Writer(ABC):
             raise ValueError(f"expected one number of items (axis 0), got {sorted(lengths)}")
         self._append(
             {name: np.asarray(values, np.float32) for name, values in arrays.items()},
-            # Labels may be names of files, and these may have bytes that are no text.
-            {
-                name: [str(value).encode("utf-8", "replace").decode() for value in values]
-                for name, values in labels.items()
-            },
+            {name: stored_labels(name, values) for name, values in labels.items()},
         )
 
     @abstractmethod
