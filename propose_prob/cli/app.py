@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -87,7 +88,10 @@ def _run(args: list[str]) -> int:
     # Names of files may have bytes that are no text.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with _signals():
+    with _signals(), warnings.catch_warnings():
+        # Of overflow and the like; what comes of it is checked, and refused in a line. Whoever
+        # asks Python for warnings has asked first.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, append=True)
         if args == ["--version"]:
             tell(f"{_PROGRAM} {package_version()}")
         else:

@@ -17,6 +17,7 @@ from .options import (
     MachineOptions,
     at_least,
     model_name,
+    prepare_drawing,
     run_attributes,
 )
 from .output import tell
@@ -68,10 +69,8 @@ class Demo:
         Raises:
             InputError: If matplotlib is missing or the model cannot be loaded.
         """
-        from ..visualisation.figures import require_matplotlib
-
         at_least(self.samples, 2, "--samples")
-        require_matplotlib()
+        prepare_drawing()
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: expected a folder, got a file")
         figure, stored = self.out / "demo.png", self.out / "demo.nc"

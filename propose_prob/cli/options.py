@@ -24,6 +24,7 @@ __all__ = [
     "model_file",
     "model_name",
     "package_version",
+    "prepare_drawing",
     "progress",
     "run_attributes",
 ]
@@ -96,6 +97,23 @@ def progress(items: Iterable[T] | None, *, total: int | None, unit: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(items, total=total, unit=unit, disable=None, file=sys.stderr, dynamic_ncols=True)
+
+
+def prepare_drawing() -> None:
+    """Have matplotlib draw as the user set it up, whatever lies in the working folder.
+
+    Raises:
+        InputError: If matplotlib is missing.
+    """
+    from ..visualisation.figures import require_matplotlib
+
+    require_matplotlib()
+    # It takes its settings from the working folder first, which may be full of others' data, and
+    # among them are programs to run.
+    if Path("matplotlibrc").exists():
+        import matplotlib
+
+        matplotlib.rcdefaults()
 
 
 def package_version() -> str:

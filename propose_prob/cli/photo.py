@@ -13,7 +13,7 @@ from .._atomic import atomic_file, check_outputs
 from ..devices import set_threads
 from ..errors import InputError
 from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
-from .options import at_least
+from .options import at_least, prepare_drawing
 from .output import tell
 from .tracks import check_intrinsics
 
@@ -80,10 +80,9 @@ class Photo:
         from ..data.crops import crop_keypoints, normalise_image
         from ..pose.rotations import matrix_from_6d
         from ..tasks import fit
-        from ..visualisation.figures import require_matplotlib
         from ..visualisation.overlay import PhotoContent, photo_figure
 
-        require_matplotlib()
+        prepare_drawing()
         if (self.photo is None) != (self.keypoints is None):
             raise InputError("expected --photo and --keypoints together, or neither")
         check_intrinsics(self.focal, self.center)

@@ -12,7 +12,7 @@ import tyro
 from .._atomic import check_outputs, write_text
 from ..errors import InputError
 from .measure import Measure, MeasureOptions, Name, evaluation_set
-from .options import Machine, MachineOptions, at_least, model_name
+from .options import Machine, MachineOptions, at_least, model_name, prepare_drawing
 from .output import tell
 
 if TYPE_CHECKING:
@@ -53,10 +53,8 @@ class WriteReport:
         Raises:
             InputError: If an option is out of range, or the model or the data cannot be read.
         """
-        from ..visualisation.figures import require_matplotlib
-
         at_least(self.worst, 0, "--worst")
-        require_matplotlib()
+        prepare_drawing()
         check_outputs([self.out], [self.model, self.data, self.data.partition(":")[2] or None])
         protocol, data = self._data()
         from ..evaluation import Gallery

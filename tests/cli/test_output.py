@@ -226,3 +226,28 @@ def test_a_broken_standard_error_hides_no_exit_code(run, monkeypatch):
 
     monkeypatch.setattr(sys, "stderr", Broken())
     assert app.main(["fly"]) == 2
+
+
+@pytest.mark.parametrize("program", [["-m", "propose_prob"], ["-c", HELPER]])
+def test_nothing_in_the_working_folder_is_imported(tmp_path, program):
+    if program[0] == "-c":
+        # As an installed script starts: its own folder comes first, not the working one.
+        program = ["-P", *program] if sys.version_info >= (3, 11) else ["-I", *program]
+    for name in ("tyro", "h5netcdf", "numpy", "torch", "tqdm", "xarray", "plotly"):
+        (tmp_path / f"{name}.py").write_text("open('EXECUTED', 'w')")
+    done = subprocess.run(
+        [sys.executable, *program, "evaluate", "--stride", "5000", "--samples", "2"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "EXECUTED").exists()
+
+
+def test_settings_of_drawings_in_the_working_folder_do_not_count(folder):
+    (folder / "matplotlibrc").write_text("text.usetex: True\nfont.size: 99\n")
+    code = (
+        "from propose_prob.cli.options import prepare_drawing; prepare_drawing()\n"
+        "from matplotlib import rcParams; print(rcParams['text.usetex'], rcParams['font.size'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False 10.0\n"
