@@ -118,10 +118,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _beside(path)
     _LIVE.add(temporary)
     try:
-        os.close(_create(temporary))
+        made = _create(temporary)
+        mode = stat.S_IMODE(os.fstat(made).st_mode)
+        os.close(made)
         yield temporary
         written = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         try:
+            # Some writers put a file of their own in the place, readable by its user only.
+            if stat.S_IMODE(os.fstat(written).st_mode) != mode:
+                os.chmod(temporary, mode)
             os.fsync(written)
         finally:
             os.close(written)

@@ -110,6 +110,18 @@ def test_nothing_is_there_before_the_end_and_all_of_it_then(tmp_path, write):
     assert path.stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
+@posix
+def test_writers_that_put_a_file_of_their_own_in_the_place(tmp_path):
+    with atomic_path(tmp_path / "a") as temporary:
+        own = tmp_path / "own"
+        own.write_text("new")
+        own.chmod(0o600)
+        own.rename(temporary)
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").read_text() == "new"
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, OSError])
 @pytest.mark.parametrize("manager", [atomic_file, atomic_path, scratch_folder])
 def test_whatever_ends_it_nothing_is_left(tmp_path, manager, error):

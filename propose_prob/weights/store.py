@@ -99,8 +99,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         half: Store floating-point tensors as float16, half the size; use is float32 again.
 
     Raises:
-        InputError: If there is no such folder, or it cannot be written to.
-        OSError: If the disk is full; an older file stays then.
+        InputError: If the folder cannot be written to, or `path` is a folder or a device.
+        OSError: If there is no such folder, or it is full; an older file stays then.
 
     Example:
         >>> import tempfile
@@ -121,6 +121,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         "model": type(model).__name__,
         "config": json.dumps(dataclasses.asdict(_config(model))),
     }
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}", str(path))
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
