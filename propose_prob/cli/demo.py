@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -97,8 +98,15 @@ class Demo:
             "law         of the 3D pose given these keypoints, camera unknown",
             f"hypotheses  {self.samples} drawn in {drawn - loaded:.2f} s",
         )
+        made = not self.out.exists()
         self.out.mkdir(parents=True, exist_ok=True)
-        self._write(batch, answer, figure, stored)
+        try:
+            self._write(batch, answer, figure, stored)
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    self.out.rmdir()
+            raise
         tell(
             f"figure      {figure}",
             f"draws       {stored} (arviz.from_netcdf reads it)",
