@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from propose_prob import available, load
+from propose_prob._atomic import write_text
 from propose_prob.data.cmu17 import load_cmu17
 from propose_prob.evaluation import (
     Calibration,
@@ -38,7 +39,6 @@ from propose_prob.evaluation import (
     nll_per_coordinate,
     prepare,
 )
-from propose_prob.inference.streams import atomic_path
 from propose_prob.models import BodyLifter, ProHMR
 from propose_prob.pose.skeleton import H36M_17
 
@@ -103,8 +103,7 @@ def main() -> None:
                             model, split, kind, hidden, intrinsics=arguments.intrinsics, **settings
                         )
                         cell = {"key": key, **found}
-                        with atomic_path(path) as temporary:
-                            temporary.write_text(json.dumps(cell))
+                        write_text(path, json.dumps(cell))
                         print(law, split, kind, hidden, _line(cell), flush=True)
                     cells[law, split, kind, hidden] = cell
     results = {place: summary(cell) for place, cell in cells.items()}
@@ -114,8 +113,7 @@ def main() -> None:
         for place, result in results.items()
     ]
     for name, content in (("laws.md", text), ("laws.json", json.dumps(stored, indent=1))):
-        with atomic_path(arguments.out / name) as temporary:
-            temporary.write_text(content + "\n")
+        write_text(arguments.out / name, content + "\n")
     print(text)
 
 

@@ -6,12 +6,15 @@ Names are imported when they are first used, so that `propose-prob --help` needs
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from ._path import leave_working_folder_out
 from .errors import InputError
 
+# Not from typing, whose import takes longer than all else here: see propose_prob.cli.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import data
     from .conditional import PAGD, PILGD, ConditionalFlow, freeze
     from .distributions import DecodedPoseDistribution, FlowDistribution

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 
 from .errors import InputError
+
+#: More processes than any machine or cluster runs of one program.
+_MOST = 2**20
 
 
 def check_device(device: str) -> None:
@@ -26,6 +30,48 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = textwrap.shorten((str(error).splitlines() or [type(error).__name__])[0], 80)
         raise InputError(f"--device {device} cannot be used: {reason}") from None
+
+
+def launched_as() -> tuple[int, int]:
+    """Number of this process and how many share the work, as `torchrun` sets `RANK`, `WORLD_SIZE`.
+
+    Raises:
+        InputError: If only one of both is set, or they are not such numbers.
+
+    Example:
+        >>> launched_as()
+        (0, 1)
+    """
+    given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
+    if all(value is None for value in given.values()):
+        return 0, 1
+    for name, value in given.items():
+        if value is None:
+            other = next(other for other in given if other != name)
+            raise InputError(
+                f"expected the environment to set RANK and WORLD_SIZE, as torchrun does, got only "
+                f"{other}={textwrap.shorten(repr(given[other]), 40)}: without {name} a part of the "
+                "work would be left out"
+            )
+    count = environment_number("WORLD_SIZE", 1, _MOST)
+    return environment_number("RANK", 0, count - 1), count
+
+
+def environment_number(name: str, least: int, most: int) -> int:
+    """A whole number that the environment has to set.
+
+    Raises:
+        InputError: If it is not set, or is none of `least` to `most`.
+    """
+    text = os.environ.get(name, "")
+    # Only digits: Python takes more than that for a number, signs and underscores for instance.
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or not least <= int(text) <= most:
+        got = textwrap.shorten(repr(text), 40) if name in os.environ else "none"
+        raise InputError(
+            f"expected the environment variable {name} as torchrun sets it, a number of {least} to "
+            f"{most}, got {got}"
+        )
+    return int(text)
 
 
 def set_threads(threads: int) -> None:

@@ -2,14 +2,19 @@
 
 import collections
 import errno
+import io
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
-from propose_prob.inference import open_writer
+from propose_prob import save
+from propose_prob.inference import netcdf, open_writer
+from propose_prob.models import ProHMR, ProHMRConfig
 
 # A limit on the size of files stands in for a full disk: writes fail in the same place.
 LIMITED = """
@@ -60,3 +65,100 @@ def test_results(tmp_path, monkeypatch, name):
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "older"
+
+
+# HDF5 writes late, and again as it closes: the limit meets it in different places.
+STREAMED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from propose_prob.inference import open_writer
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+labels = {"frame": [*range(20)], "person": [0] * 20}
+try:
+    with open_writer(sys.argv[1], joint_names=["hip"] * 17) as writer:
+        for _ in range(20):
+            writer.append({"pose": np.random.rand(20, 10, 17, 3)}, labels)
+        writer.finish({"note": "x" * 1000})
+except OSError as error:
+    print(error.filename, error.strerror)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+@pytest.mark.parametrize("limit", [100, 3_000, 40_960, 300_000])
+def test_netcdf_that_cannot_be_written_is_an_exception(tmp_path, limit):
+    path = tmp_path / "a.nc"
+    path.write_text("older")
+    done = subprocess.run(
+        [sys.executable, "-c", STREAMED, str(path), str(limit)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{path} File too large\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nc"] and path.read_text() == "older"
+
+
+def test_netcdf_survives_an_interruption_within_hdf5(tmp_path, monkeypatch):
+    """Signals wait until HDF5 is done: an exception in its write would be a failed write."""
+    write = netcdf._Sink.write
+
+    def interrupted(self, data):
+        signal.raise_signal(signal.SIGINT)
+        return write(self, data)
+
+    with pytest.raises(KeyboardInterrupt):
+        with open_writer(tmp_path / "a.nc", joint_names=["hip"]) as writer:
+            monkeypatch.setattr(netcdf._Sink, "write", interrupted)
+            writer.append(
+                {"spread": np.ones((2000, 1))}, {"frame": [0] * 2000, "person": [0] * 2000}
+            )
+            writer.finish({})
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_the_disk_did_not_take_is_read_back():
+    """HDF5 reads what it wrote before: it must not meet holes there."""
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > 10:
+                raise OSError(errno.ENOSPC, "full")
+            return super().write(data)
+
+    sink = netcdf._Sink(Full())
+    assert sink.write(b"01234567") == 8 and sink.error is None
+    assert sink.write(b"abcdefgh") == 8 and sink.error.errno == errno.ENOSPC
+    sink.seek(6)
+    sink.write(b"XY")
+    sink.seek(0)
+    assert sink.read() == b"012345XYabcdefgh" and sink.seek(0, 2) == 16
+    buffer = bytearray(4)
+    sink.seek(14)
+    assert sink.readinto(buffer) == 2 and bytes(buffer[:2]) == b"gh"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+@pytest.mark.parametrize("command", [["lift"], ["smooth", "--fps", "30"], ["fit"]])
+def test_a_command_on_a_full_disk_is_one_line(tmp_path, command):
+    pytest.importorskip("xarray")
+    walk = 100 * np.random.default_rng(0).standard_normal((4, 17, 2)) + 500
+    np.save(tmp_path / "walk.npy", walk)
+    torch.manual_seed(0)
+    body = ProHMRConfig(flow_width=16, width=16, context=16, couplings=1, blocks=1)
+    save(ProHMR(body), tmp_path / "model.safetensors")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    argv = [sys.executable, "-c", LIMITED_COMMAND, *command, "walk.npy", "--skeleton", "h36m_17"]
+    argv += ["--model", "model.safetensors", "--out", "a.nc"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == "propose-prob: error: a.nc: File too large\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+LIMITED_COMMAND = """
+import resource, sys
+from propose_prob.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+sys.exit(main())
+"""

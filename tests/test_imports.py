@@ -13,10 +13,11 @@ ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
-FOUNDATION = {"errors", "_files", "_archives", "_sandbox", "_shipped"}
+FOUNDATION = {"errors", "_files", "_archives", "_sandbox", "_shipped", "_atomic"}
 ALLOWED = {
     "errors": set(),
     "_path": set(),
+    "_atomic": {"errors"},
     "_files": {"errors"},
     "_archives": {"errors", "_files"},
     "_shipped": {"errors", "_files"},

@@ -11,7 +11,6 @@ megabytes (`ANNY_CACHE_DIR`).
 
 import argparse
 import math
-import os
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from propose_prob._atomic import write_bytes
 from propose_prob.bodies.skeleton import SkeletonBody
 from propose_prob.errors import InputError
 from propose_prob.pose.convert import DERIVED
@@ -386,9 +386,7 @@ def main(out: Path) -> None:
         "source": f"anny {version('anny')}",
         "license": "Apache-2.0 (Anny); CC0-1.0 (MakeHuman assets)",
     }
-    part = out.with_name(f".{out.name}.part")
-    part.write_bytes(save(tensors, metadata))
-    os.replace(part, out)
+    write_bytes(out, save(tensors, metadata))
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 

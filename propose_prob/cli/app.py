@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
+from .._atomic import discard
 from ..errors import InputError
 from .demo import Demo
 from .evaluate import Evaluate
@@ -23,6 +25,7 @@ from .fit import Fit
 from .fuse import Fuse
 from .lift import Lift
 from .options import package_version
+from .output import complain, printable, settle, tell, trace
 from .photo import Photo
 from .render import Render
 from .report import WriteReport
@@ -34,8 +37,12 @@ __all__ = ["main"]
 _PROGRAM = "propose-prob"
 _DESCRIPTION = (
     "Laws over 3D human poses given 2D keypoints. Wrong input ends with one line on the standard "
-    "error and exit code 2. `propose-prob --version` prints the version."
+    "error and exit code 2. `propose-prob --version` prints the version. With --debug, any command "
+    "also shows where in the program an error was found; a defect ends with exit code 70."
 )
+_DEBUG = "--debug"
+#: Exit code of what no one's input should lead to.
+_DEFECT = 70
 
 
 #: What torch says where memory ends.
@@ -51,79 +58,113 @@ class _Train:
     """Train a model on motion capture."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: Arguments without the program's name; those of the process by default.
-
-    Returns:
-        Exit code: 0, 2 for wrong input or options, 130 when interrupted, 143 when terminated.
-
-    Example:
-        >>> main(["--version"])
-        propose-prob ...
-        0
-    """
-    args = list(sys.argv[1:] if argv is None else argv)
-    if args == ["--version"]:
-        print(_PROGRAM, package_version())
-        return 0
+def main(args: Sequence[str]) -> int:
+    """Run a command; see `propose_prob.cli.main`."""
+    debug = _DEBUG in args
+    args = [arg for arg in args if arg != _DEBUG]
     try:
-        if any("\0" in arg for arg in args):
-            raise InputError("expected arguments without NUL bytes")
-        # Names of files may have bytes that are no text.
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        with _termination():
-            command = _parse(args)
-            _check_whole_numbers(command)
-            command.run()
-        sys.stdout.flush()
+        return _run(args)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of a pipe has gone; a second flush at exit would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe has gone.
         return 1
-    except InputError as error:
-        return _fail(str(error))
-    except MemoryError as error:
-        return _fail(f"not enough memory: {error}")
-    except RuntimeError as error:
-        # torch has no class of errors for the memory of the CPU.
-        if not any(words in str(error) for words in _NO_MEMORY):
+    except Exception as error:
+        if debug:
+            trace()
+        code, message = _explained(error)
+        complain(f"{_PROGRAM}: error: {message}")
+        return code
+    finally:
+        settle()
+
+
+def _run(args: list[str]) -> int:
+    if any("\0" in arg for arg in args):
+        raise InputError("expected arguments without NUL bytes")
+    # Names of files may have bytes that are no text.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with _signals(), warnings.catch_warnings():
+        # Of overflow and the like; what comes of it is checked, and refused in a line. Whoever
+        # asks Python for warnings has asked first.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, append=True)
+        if args == ["--version"]:
+            tell(f"{_PROGRAM} {package_version()}")
+        else:
+            command = _parse(args)
+            _check_whole_numbers(command)
+            command.run()
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            error.filename = error.filename or "standard output"
             raise
-        return _fail(f"not enough memory: {str(error).splitlines()[0]}")
-    except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        return _fail(f"{where}{error.strerror or error}")
     return 0
 
 
+def _explained(error: Exception) -> tuple[int, str]:
+    """The exit code and the message of what ended a command."""
+    if isinstance(error, InputError):
+        return 2, str(error)
+    if isinstance(error, MemoryError):
+        return 2, f"not enough memory: {error}"
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return 2, f"{where}{error.strerror or error}"
+    reason = (str(error).splitlines() or [""])[0]
+    # torch has no class of errors for the memory of the CPU.
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
+        return 2, f"not enough memory: {reason}"
+    kind = type(error).__name__
+    return _DEFECT, (
+        f"unexpected {kind}{': ' * bool(reason)}{printable(reason, 200)} (a defect of this "
+        f"program: please report it, with what the same command prints with {_DEBUG})"
+    )
+
+
 @contextmanager
-def _termination() -> Iterator[None]:
-    """Let a request to terminate unwind, so that temporary files go."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
+def _signals() -> Iterator[None]:
+    """Let requests to end unwind, so that temporary files go."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT:
+            raise SystemExit(128 + number)
+        # An exception within an import may come out as another one, or be lost.
+        if _importing(frame):
+            discard()
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What the caller has the process ignore stays ignored.
+        if number is not None and signal.getsignal(number) not in (None, signal.SIG_IGN):
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _fail(message: str) -> int:
-    print(f"{_PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _fail(message: str) -> None:
+    complain(f"{_PROGRAM}: error: {message}")
 
 
 def _parse(args: list[str]) -> _Command:
@@ -223,7 +264,8 @@ def _in_one_line(parse: Callable[[], Any], program: str) -> Any:
             raise
         _fail(f"{_unboxed(messages.getvalue())} (see {program} --help)")
         raise
-    print(messages.getvalue(), end="", file=sys.stderr)
+    for line in messages.getvalue().splitlines():
+        complain(line)
     return parsed
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._atomic import atomic_file, check_outputs
 from .._shipped import shipped_file
 from ..errors import InputError
 from .lift import batch_arrays
@@ -16,8 +18,10 @@ from .options import (
     MachineOptions,
     at_least,
     model_name,
+    prepare_drawing,
     run_attributes,
 )
+from .output import tell
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -66,12 +70,13 @@ class Demo:
         Raises:
             InputError: If matplotlib is missing or the model cannot be loaded.
         """
-        from ..visualisation.figures import require_matplotlib
-
         at_least(self.samples, 2, "--samples")
-        require_matplotlib()
+        prepare_drawing()
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: expected a folder, got a file")
+        figure, stored = self.out / "demo.png", self.out / "demo.nc"
+        if self.out.exists():
+            check_outputs([figure, stored], [self.model])
         frame = _detection()
         start = time.perf_counter()
         model = self.machine.load(self.model)
@@ -87,22 +92,30 @@ class Demo:
         answer = _Answer.of(batch, hypotheses)
         _tell_input(frame, answer)
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        print(
+        tell(
             f"model       {model_name(self.model)}, {size:.1f} million parameters, loaded in "
-            f"{loaded - start:.1f} s\n"
-            f"law         of the 3D pose given these keypoints, camera unknown\n"
-            f"hypotheses  {self.samples} drawn in {drawn - loaded:.2f} s"
+            f"{loaded - start:.1f} s",
+            "law         of the 3D pose given these keypoints, camera unknown",
+            f"hypotheses  {self.samples} drawn in {drawn - loaded:.2f} s",
         )
+        made = not self.out.exists()
         self.out.mkdir(parents=True, exist_ok=True)
-        figure, stored = self.out / "demo.png", self.out / "demo.nc"
-        self._write(batch, answer, figure, stored)
-        print(
-            f"figure      {figure}\n"
-            f"draws       {stored} (arviz.from_netcdf reads it)\n\n{answer.table()}"
+        try:
+            self._write(batch, answer, figure, stored)
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    self.out.rmdir()
+            raise
+        tell(
+            f"figure      {figure}",
+            f"draws       {stored} (arviz.from_netcdf reads it)",
+            "",
+            *answer.table().split("\n"),
         )
 
     def _write(self, batch: LiftedBatch, answer: _Answer, figure: Path, stored: Path) -> None:
-        from ..inference.streams import atomic_path, open_writer
+        from ..inference.streams import open_writer
         from ..visualisation import demo_figure
 
         drawing = demo_figure(_content(answer, model_name(self.model)))
@@ -111,14 +124,14 @@ class Demo:
             f"OpenPose detection on Pexels photo 4793258"
         )
         with (
-            atomic_path(figure) as temporary,
+            atomic_file(figure) as file,
             open_writer(stored, joint_names=answer.skeleton.joint_names) as writer,
         ):
             arrays = batch_arrays(batch)
             arrays["hypothesis"] = answer.hypotheses[None]
             writer.append(arrays, {"frame": batch.frames, "person": batch.people})
             writer.finish(run_attributes(self.model, protocol))
-            drawing.savefig(temporary, format="png", dpi=150)
+            drawing.savefig(file, format="png", dpi=150)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,12 +207,12 @@ def _tell_input(frame: Keypoints, answer: _Answer) -> None:
         for name, visible in zip(answer.skeleton.joint_names, answer.visible, strict=True)
         if not visible
     ]
-    print(
-        f"photo       {_PHOTO} ({_CREDIT})\n"
+    tell(
+        f"photo       {_PHOTO} ({_CREDIT})",
         f"detection   OpenPose {frame.skeleton.name.upper()}, one person, {seen} of "
-        f"{frame.skeleton.num_joints} joints\n"
+        f"{frame.skeleton.num_joints} joints",
         f"converted   to {answer.skeleton.name.upper()}: {int(answer.visible.sum())} of "
-        f"{answer.skeleton.num_joints} joints seen; missing: {', '.join(missing)}"
+        f"{answer.skeleton.num_joints} joints seen; missing: {', '.join(missing)}",
     )
 
 

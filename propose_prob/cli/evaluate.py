@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .._atomic import check_outputs, write_text
 from ..errors import InputError
 from .measure import Measure, MeasureOptions, Name, evaluation_set
 from .options import DEFAULT_MODEL, Machine, MachineOptions, model_name, package_version
+from .output import tell
 
 if TYPE_CHECKING:
     from ..evaluation import Report
@@ -62,11 +63,8 @@ class Evaluate:
         """
         if not self.models:
             raise InputError("expected at least one model, got none")
-        from ..inference.streams import check_output
-
-        for path in (self.json, self.markdown):
-            if path not in (None, "-"):
-                check_output(Path(str(path)))
+        outputs = [Path(path) for path in (self.json, self.markdown) if path not in (None, "-")]
+        check_outputs(outputs, [*self.models, self.data, self.smpl_male, self.smpl_female])
         names = [model_name(model) for model in self.models]
         if len(set(names)) < len(names):
             raise InputError(f"expected models of different names, got {', '.join(names)}")
@@ -92,22 +90,18 @@ class Evaluate:
 
     def _print(self, reports: dict[str, Report]) -> None:
         from ..evaluation import comparison
-        from ..inference.streams import atomic_path
 
         stored = json.loads(comparison(reports, style="json"))
         text = json.dumps({"propose_prob_version": package_version(), **stored}, indent=2) + "\n"
         if self.markdown is not None:
-            with atomic_path(Path(self.markdown)) as temporary:
-                temporary.write_text(comparison(reports, style="markdown") + "\n")
+            write_text(self.markdown, comparison(reports, style="markdown") + "\n")
         if self.json == "-":
-            sys.stdout.write(text)
+            tell(*text.splitlines())
             return
         if self.json is not None:
-            with atomic_path(Path(self.json)) as temporary:
-                temporary.write_text(text)
+            write_text(self.json, text)
         if len(reports) > 1:
-            print(comparison(reports))
+            tell(*comparison(reports).split("\n"))
             return
         for name, report in reports.items():
-            print(f"Model: {name}\n")
-            print(report.to_table())
+            tell(f"Model: {name}", "", *report.to_table().split("\n"))

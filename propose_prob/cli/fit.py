@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from .._atomic import atomic_file, check_outputs
 from ..errors import InputError
 from .lift import _people, _skipped_line, _with_source
 from .options import Machine, MachineOptions, progress, run_attributes
+from .output import printable, tell, warn
 
 if TYPE_CHECKING:
     from ..bodies import Body
@@ -140,10 +143,12 @@ class Fit:
         }
         written = self._write(out, arrays, labels, body, skipped)
         if skipped:
-            print(f"propose-prob: warning: {_skipped_line(skipped)}", file=sys.stderr)
+            warn(_skipped_line(skipped))
         count, converged = len(labels["frame"]), int(arrays["converged"].sum())
-        names = str(written[0]) + (f" and {len(written) - 1} more" if len(written) > 1 else "")
-        print(f"{count} {_people(count)}, {converged} converged: {names}")
+        paths = list(written)
+        names = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+        tell(f"{count} {_people(count)}, {converged} converged: {names}")
+        tell(*(f"{path}: {whom}" for path, whom in written.items() if whom))
 
     def _check(self, out: Path) -> None:
         if not self.files:
@@ -151,8 +156,7 @@ class Fit:
         for path in self.files:
             if not path.exists():
                 raise InputError(f"{path}: there is no such file or folder")
-            if out.exists() and out.samefile(path):
-                raise InputError(f"{out}: the output would replace an input")
+        check_outputs([out], [*self.files, self.model, self.body])
         if out.suffix not in _ENDINGS:
             raise InputError(f"{out}: expected an output name that ends in {', '.join(_ENDINGS)}")
         if (self.focal is None) != (self.center is None):
@@ -164,9 +168,6 @@ class Fit:
         ):
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"expected {option} > 0, got {value}")
-        from ..inference.streams import check_output
-
-        check_output(out)
 
     def _model(self) -> Any:
         from ..models import BodyLifter
@@ -216,7 +217,8 @@ class Fit:
         labels: dict[str, list[str]],
         body: Body,
         skipped: Sequence[Skipped],
-    ) -> list[Path]:
+    ) -> dict[Path, str]:
+        """The files written, each with whom it holds, where that is not everybody."""
         if out.suffix == ".bvh":
             return _write_motion(out, arrays, labels["person"], body, self.frame_rate)
         if out.suffix in (".ply", ".glb"):
@@ -225,7 +227,15 @@ class Fit:
             assert body.faces is not None  # `_body` saw to it.
             pairs = zip(labels["frame"], labels["person"], strict=True)
             names = [f"frame {frame} person {person}" for frame, person in pairs]
-            return write_meshes(out, arrays["vertices"], body.faces, names=names)
+            paths = write_meshes(out, arrays["vertices"], body.faces, names=names)
+            if len(paths) == 1:
+                return {out: ""}
+            return {
+                path: f"frame {printable(frame)}, person {printable(person)}"
+                for path, frame, person in zip(
+                    paths, labels["frame"], labels["person"], strict=True
+                )
+            }
         camera = (
             "weak-perspective camera"
             if self.focal is None
@@ -244,7 +254,7 @@ class Fit:
             "num_skipped": len(skipped),
         }
         _write_arrays(out, arrays, labels, body, attributes)
-        return [out]
+        return {out: ""}
 
 
 class _Done:
@@ -284,10 +294,11 @@ def _write_arrays(
 ) -> None:
     import numpy as np
 
-    from ..inference.schema import AXES, IMAGE_AXES
-    from ..inference.streams import atomic_path
+    from ..inference.netcdf import netcdf_file
+    from ..inference.schema import AXES, IMAGE_AXES, stored_labels
     from ..pose.skeleton import H36M_17, SMPL_24
 
+    labels = {name: stored_labels(name, texts) for name, texts in labels.items()}
     values = {name: arrays[name].numpy() for name in _VARIABLES}
     values["converged"] = values["converged"].astype(np.int8)
     count = values["theta"].shape[1]
@@ -300,31 +311,30 @@ def _write_arrays(
         "image_axis": list(IMAGE_AXES),
         "parameter": ["scale", "x", "y"],
     }
-    with atomic_path(out) as temporary:
-        if out.suffix == ".npz":
-            texts = {name: np.array(text, dtype=np.str_) for name, text in (names | labels).items()}
-            facts = {name: np.asarray(value) for name, value in attributes.items()}
-            with temporary.open("wb") as file:
-                np.savez(file, **values, **texts, **facts)  # type: ignore[arg-type]
-            return
-        import xarray
+    if out.suffix == ".npz":
+        texts = {name: np.array(text, dtype=np.str_) for name, text in (names | labels).items()}
+        facts = {name: np.asarray(value) for name, value in attributes.items()}
+        with atomic_file(out) as file:
+            np.savez(file, **values, **texts, **facts)  # type: ignore[arg-type]
+        return
+    import xarray
+    from xarray.backends import H5NetCDFStore
 
-        variables = {
-            name: (("item", *dims), values[name], {"units": unit, "long_name": meaning})
-            for name, (dims, unit, meaning) in _VARIABLES.items()
-        }
-        coordinates = {name: ((name,), text) for name, text in names.items()}
-        coordinates |= {name: (("item",), text) for name, text in labels.items()}
-        data = xarray.Dataset(variables, coordinates, attributes)
-        data.to_netcdf(temporary, engine="h5netcdf")
+    variables = {
+        name: (("item", *dims), values[name], {"units": unit, "long_name": meaning})
+        for name, (dims, unit, meaning) in _VARIABLES.items()
+    }
+    coordinates = {name: ((name,), text) for name, text in names.items()}
+    coordinates |= {name: (("item",), text) for name, text in labels.items()}
+    data = xarray.Dataset(variables, coordinates, attributes)
+    with netcdf_file(out) as opened, opened.writing():
+        data.dump_to_store(H5NetCDFStore(opened.root))
 
 
 def _write_motion(
     out: Path, arrays: dict[str, Any], people: list[str], body: Body, frame_rate: float
-) -> list[Path]:
+) -> dict[Path, str]:
     """One BVH file for each label of a person, frames in the order of the input."""
-    import re
-
     import torch
 
     from ..data import write_body_bvh
@@ -335,14 +345,10 @@ def _write_motion(
         # A body with fingers: they are at rest.
         rest = torch.eye(3).expand(len(theta), body.num_joints - 22, 3, 3)
         theta = torch.cat([theta[:, :22], rest], 1)
-    written = []
-    labels = list(dict.fromkeys(people))
-    for label in labels:
+    targets = motion_files(out, people)
+    for label, target in targets.items():
         rows = torch.tensor([index for index, name in enumerate(people) if name == label])
-        target = out
-        if len(labels) > 1:
-            target = out.with_stem(f"{out.stem}_{re.sub(r'[^A-Za-z0-9-]', '-', label)}")
-        written += write_body_bvh(
+        write_body_bvh(
             target,
             theta[rows],
             translation=arrays["translation"][rows],
@@ -351,4 +357,31 @@ def _write_motion(
             shape=arrays["shape"][rows].mean(0) if body.num_shape else None,
             frame_rate=frame_rate,
         )
-    return written
+    alone = len(targets) == 1
+    return {path: "" if alone else f"person {printable(who)}" for who, path in targets.items()}
+
+
+def motion_files(out: Path, people: Sequence[str]) -> dict[str, Path]:
+    """The file of each person's motion, a different one for each label.
+
+    Args:
+        out: The file to write, the one where there is one person.
+        people: Labels, which may come several times.
+
+    Returns:
+        Label to file, in the order in which the labels come first.
+    """
+    labels = list(dict.fromkeys(people))
+    if len(labels) == 1:
+        return {labels[0]: out}
+    names: dict[str, str] = {}
+    taken: Counter[str] = Counter()
+    safe = {label: re.sub(r"[^A-Za-z0-9-]", "-", label)[:60] for label in labels}
+    # Labels that can stand in a name come first, so that others do not take their places.
+    for label in sorted(labels, key=lambda label: safe[label] != label):
+        # Some file systems take capital and small letters for the same.
+        taken[safe[label].lower()] += 1
+        number = taken[safe[label].lower()]
+        # No safe label has an underscore, so that none is another one with its number.
+        names[label] = safe[label] + (f"_{number}" if number > 1 else "")
+    return {label: out.with_stem(f"{out.stem}_{names[label]}") for label in labels}

@@ -12,6 +12,7 @@ import tyro
 from .._files import read_json
 from ..errors import InputError
 from .options import DEFAULT_MODEL, Machine, MachineOptions, at_least, run_attributes
+from .output import tell, warn
 from .tracks import Track, check_intrinsics, check_output_name, frames_word, read_track
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ class Fuse:
         if self.focal is not None and self.cameras is not None:
             raise InputError("expected focal lengths in --cameras or as --focal, got both")
         out = self.out or Path(f"{self.files[0].resolve().stem}_fused.nc")
-        inputs = self.files if self.cameras is None else (*self.files, self.cameras)
-        check_output_name(out, inputs)
+        check_output_name(out, (*self.files, self.cameras, self.model))
         cameras = None if self.cameras is None else read_cameras(self.cameras, len(self.files))
         tracks = [
             read_track(
@@ -112,8 +112,8 @@ class Fuse:
         self._write(out, numbers, result, len(tracks))
         loose = int((~result.converged).sum())
         if loose:
-            print(f"propose-prob: warning: {loose} frames did not converge", file=sys.stderr)
-        print(f"{len(numbers)} {frames_word(len(numbers))} of {len(tracks)} views: {out}")
+            warn(f"{loose} frames did not converge")
+        tell(f"{len(numbers)} {frames_word(len(numbers))} of {len(tracks)} views: {out}")
 
     def _fuse(
         self, model: Any, tracks: list[Track], cameras: Cameras | None

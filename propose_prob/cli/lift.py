@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from .._atomic import check_outputs
 from ..errors import InputError
 from .options import DEFAULT_MODEL, Machine, MachineOptions, progress, run_attributes
+from .output import printable, tell, warn
 
 if TYPE_CHECKING:
     from ..data.keypoints import Keypoints, KeypointStream
@@ -105,9 +106,9 @@ class Lift:
                 f"--min-joints is {self.min_joints}"
             )
         if skipped:
-            print(f"propose-prob: warning: {_skipped_line(skipped)}", file=sys.stderr)
+            warn(_skipped_line(skipped))
         size = out.stat().st_size / 1e6
-        print(f"{count} {_people(count)}, {self.samples} samples each: {out} ({size:.1f} MB)")
+        tell(f"{count} {_people(count)}, {self.samples} samples each: {out} ({size:.1f} MB)")
 
     def write(
         self, model: Any, frames: Iterable[Keypoints], out: Path
@@ -125,11 +126,10 @@ class Lift:
         Raises:
             InputError: If a frame cannot be read or the law is not finite.
         """
-        from ..inference.streams import check_output, open_writer
+        from ..inference.streams import open_writer
         from ..pose.skeleton import H36M_17
         from ..tasks import lift
 
-        check_output(out)
         batches = lift(
             model,
             frames,
@@ -172,10 +172,9 @@ class Lift:
                 raise InputError(f"{path}: there is no such file or folder")
         if (self.focal is None) != (self.center is None):
             raise InputError("expected --focal and --center together, got only one of them")
-        if self.out is not None and any(
-            self.out.exists() and self.out.samefile(path) for path in self.files
-        ):
-            raise InputError(f"{self.out}: the output would replace an input")
+        out = self._output()
+        if out.suffix:
+            check_outputs([out], [*self.files, self.model])
 
     def _output(self) -> Path:
         return self.out or Path(f"{self.files[0].resolve().stem}_3d.nc")
@@ -252,7 +251,8 @@ def _with_source(frame: Keypoints, path: Path) -> Keypoints:
 
 
 def _name(person: Skipped) -> str:
-    return f"frame {person.frame}, person {person.person} ({person.reason})"
+    frame, label = printable(person.frame), printable(person.person)
+    return f"frame {frame}, person {label} ({person.reason})"
 
 
 def _people(count: int) -> str:

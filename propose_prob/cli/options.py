@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,15 +14,17 @@ import tyro
 
 from ..devices import check_device, set_threads
 from ..errors import InputError
+from .output import printable
 
 __all__ = [
     "DEFAULT_MODEL",
     "Machine",
     "MachineOptions",
     "at_least",
+    "model_file",
     "model_name",
     "package_version",
-    "printable",
+    "prepare_drawing",
     "progress",
     "run_attributes",
 ]
@@ -96,6 +99,23 @@ def progress(items: Iterable[T] | None, *, total: int | None, unit: str) -> Any:
     return tqdm(items, total=total, unit=unit, disable=None, file=sys.stderr, dynamic_ncols=True)
 
 
+def prepare_drawing() -> None:
+    """Have matplotlib draw as the user set it up, whatever lies in the working folder.
+
+    Raises:
+        InputError: If matplotlib is missing.
+    """
+    from ..visualisation.figures import require_matplotlib
+
+    require_matplotlib()
+    # It takes its settings from the working folder first, which may be full of others' data, and
+    # among them are programs to run.
+    if Path("matplotlibrc").exists():
+        import matplotlib
+
+        matplotlib.rcdefaults()
+
+
 def package_version() -> str:
     """Version of the installed package, `"unknown"` where it is not installed."""
     try:
@@ -104,9 +124,13 @@ def package_version() -> str:
         return "unknown"
 
 
-def printable(text: str) -> str:
-    """A text that can be written, bytes of file names that are none in UTF-8 replaced."""
-    return text.encode("utf-8", "replace").decode()
+def model_file(model: str) -> Path:
+    """The file that a model is read from: one that ships with the package, or the path itself."""
+    shipped = resources.files("propose_prob.weights") / f"{Path(model).name}.safetensors"
+    # Packages that are read from an archive are unpacked by no one who installs this one.
+    if Path(model).name == model and shipped.is_file():
+        return Path(str(shipped))
+    return Path(model)
 
 
 def model_name(model: str) -> str:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .._atomic import atomic_file, check_outputs
 from .._shipped import shipped_file
 from ..devices import set_threads
 from ..errors import InputError
 from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
-from .options import at_least
+from .options import at_least, prepare_drawing
+from .output import tell
 from .tracks import check_intrinsics
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ __all__ = ["Photo"]
 
 #: Focal length in image heights where none is given: a body has to stand somewhere to be drawn.
 _FOCAL = 1.2
+#: Sides of the photo that keypoints and principal points may lie apart, and focal lengths reach.
+_FAR = 100
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,20 @@ class Photo:
 
         from ..bodies import load_open_body
         from ..data.crops import crop_keypoints, normalise_image
-        from ..inference.streams import atomic_path
         from ..pose.rotations import matrix_from_6d
         from ..tasks import fit
-        from ..visualisation.figures import require_matplotlib
         from ..visualisation.overlay import PhotoContent, photo_figure
 
-        require_matplotlib()
+        prepare_drawing()
         if (self.photo is None) != (self.keypoints is None):
             raise InputError("expected --photo and --keypoints together, or neither")
         check_intrinsics(self.focal, self.center)
         at_least(self.samples, 1, "--samples")
+        if not 0.1 <= self.margin <= 100:
+            raise InputError(f"expected --margin of 0.1 to 100, got {self.margin}")
         set_threads(self.threads)
         at_least(self.seed, 0, "--seed")
+        check_outputs([self.out], [self.photo, self.keypoints, self.model])
         image, frame, scale, credit = self._input()
         height, width = image.shape[1:]
         focal = self.focal or _FOCAL * height
@@ -99,6 +104,7 @@ class Photo:
                 f"{', '.join(body.regressors)}"
             )
         p2d, confidence = frame.p2d[:1] * torch.tensor(scale), frame.confidence[:1]
+        self._check_pixels(p2d[confidence > 0], focal, center, max(height, width))
         crop = crop_keypoints(image, p2d, confidence, size=model.config.image, margin=self.margin)
         torch.manual_seed(self.seed)
         with torch.no_grad():
@@ -141,20 +147,37 @@ class Photo:
             credit=credit,
         )
         self._tell(content, crop, joint_set, fitted.projected[0])
-        with atomic_path(self.out) as temporary:
-            photo_figure(content).savefig(temporary, format="png", dpi=110)
-        print(f"picture     {self.out}")
+        with atomic_file(self.out) as file:
+            photo_figure(content).savefig(file, format="png", dpi=110)
+        tell(f"picture     {self.out}")
+
+    def _check_pixels(
+        self, seen: Tensor, focal: float, center: tuple[float, float], side: int
+    ) -> None:
+        """Refuse numbers that belong to another image, before they exceed what can be drawn."""
+        most = float(seen.abs().max()) if len(seen) else 0.0
+        if not most <= _FAR * side:
+            raise InputError(
+                f"{self.keypoints}: expected keypoints near the photo of {side} pixels, got "
+                f"{most:.3g}; where it was resized, --image-size is what the keypoints belong to"
+            )
+        if not side / _FAR <= focal <= _FAR * side or not max(map(abs, center)) <= _FAR * side:
+            raise InputError(
+                f"expected --focal of {side / _FAR:g} to {_FAR * side:g} pixels and --center of at "
+                f"most {_FAR * side:g} for this photo, got {focal:.3g} and "
+                f"({center[0]:.3g}, {center[1]:.3g})"
+            )
 
     def _tell(self, content: PhotoContent, crop: Crops, joint_set: str, projected: Tensor) -> None:
         seen = content.seen
         error = (projected - content.p2d).norm(dim=-1)[seen]
         x, y = crop.middle[0].tolist()
-        print(
-            f"keypoints   {joint_set}, {int(seen.sum())} of {len(seen)} seen\n"
-            f"crop        {float(crop.side[0]):.0f} pixels about ({x:.0f}, {y:.0f})\n"
+        tell(
+            f"keypoints   {joint_set}, {int(seen.sum())} of {len(seen)} seen",
+            f"crop        {float(crop.side[0]):.0f} pixels about ({x:.0f}, {y:.0f})",
             f"camera      focal length {content.focal:.0f} pixels"
-            f"{'' if self.focal else ', assumed'}\n"
-            f"fit         keypoints met to {float(error.median()):.1f} pixels (median)"
+            f"{'' if self.focal else ', assumed'}",
+            f"fit         keypoints met to {float(error.median()):.1f} pixels (median)",
         )
 
     def _model(self) -> Any:

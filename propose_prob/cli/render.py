@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..devices import set_threads
 from .options import at_least
+from .output import tell
 
 __all__ = ["Render"]
 
@@ -50,4 +51,4 @@ class Render:
         config = RenderConfig(split=self.split, seed=self.seed, size=self.size, mix=self.mix)
         with tqdm(total=self.count, unit="image", disable=not sys.stderr.isatty()) as bar:
             folder = render_set(config, self.count, self.out, progress=bar.update)
-        print(f"{self.count} images in {folder}")
+        tell(f"{self.count} images in {folder}")

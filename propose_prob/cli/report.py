@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
+from .._atomic import check_outputs, write_text
 from ..errors import InputError
 from .measure import Measure, MeasureOptions, Name, evaluation_set
-from .options import Machine, MachineOptions, at_least, model_name
+from .options import Machine, MachineOptions, at_least, model_name, prepare_drawing
+from .output import tell
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSet, Protocol
 
 __all__ = ["WriteReport"]
+
+#: Metres; single precision holds no poses beyond that.
+_FAR = 1e7
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,9 @@ class WriteReport:
         Raises:
             InputError: If an option is out of range, or the model or the data cannot be read.
         """
-        from ..inference.streams import atomic_path, check_output
-        from ..visualisation.figures import require_matplotlib
-
         at_least(self.worst, 0, "--worst")
-        require_matplotlib()
-        check_output(self.out)
+        prepare_drawing()
+        check_outputs([self.out], [self.model, self.data, self.data.partition(":")[2] or None])
         protocol, data = self._data()
         from ..evaluation import Gallery
         from ..pose.skeleton import H36M_17
@@ -71,9 +73,8 @@ class WriteReport:
             worst=gallery.cases() if gallery is not None else (),
             note=self._command(),
         )
-        with atomic_path(self.out) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-        print(f"wrote {self.out}")
+        write_text(self.out, page)
+        tell(f"wrote {self.out}")
 
     def _data(self) -> tuple[Protocol, EvaluationSet]:
         name, _, place = self.data.partition(":")
@@ -98,6 +99,13 @@ class WriteReport:
         from ..evaluation import PairSet
 
         items, skeleton = read_pairs(path)
+        far = items.p3d.abs().flatten(1).amax(1)
+        if not bool((far <= _FAR).all()):
+            item = int((far <= _FAR).int().argmin())
+            raise InputError(
+                f"{path}: expected p3d in metres, at most {_FAR:g}, got {float(far[item]):.3g} for "
+                f"item {item}"
+            )
         known: Literal["known", "unknown"] = "unknown" if items.focal is None else "known"
         protocol = replace(
             self._protocol("cmu17", None),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,7 @@ import tyro
 
 from ..errors import InputError
 from .options import DEFAULT_MODEL, Machine, MachineOptions, at_least, progress, run_attributes
+from .output import tell, warn
 from .tracks import Track, check_intrinsics, check_output_name, frames_word, read_track
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Smooth:
             if not 1e-6 <= value <= 1e6:
                 raise InputError(f"expected {name} > 0 (1e-6 to 1e6), got {value}")
         out = self.out or Path(f"{self.file.resolve().stem}_smooth.nc")
-        check_output_name(out, (self.file,), (".nc", ".npz", ".bvh"))
+        check_output_name(out, (self.file, self.model), (".nc", ".npz", ".bvh"))
         track = read_track(
             self.file, person=self.person, skeleton=self.skeleton, image_size=self.image_size,
             min_joints=self.min_joints, min_confidence=self.min_confidence, by_order=self.by_order,
@@ -106,11 +106,9 @@ class Smooth:
         else:
             self._write(out, track, result)
         if not result.converged:
-            print(
-                f"propose-prob: warning: still moving after {result.steps} steps", file=sys.stderr
-            )
+            warn(f"still moving after {result.steps} steps")
         filled = len(result) - len(track.numbers)
-        print(f"{len(result)} {frames_word(len(result))}, {filled} of them filled in: {out}")
+        tell(f"{len(result)} {frames_word(len(result))}, {filled} of them filled in: {out}")
 
     def _check_model(self, model: Any, out: Path) -> None:
         from ..models import BodyLifter

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._atomic import check_outputs
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -128,16 +129,12 @@ def check_intrinsics(focal: float | None, center: tuple[float, float] | None) ->
 
 
 def check_output_name(
-    out: Path, inputs: tuple[Path, ...], endings: tuple[str, ...] = (".nc", ".npz")
+    out: Path, inputs: tuple[Path | str | None, ...], endings: tuple[str, ...] = (".nc", ".npz")
 ) -> None:
     """Raise `InputError` where the output has a wrong name or would replace an input."""
-    from ..inference.streams import check_output
-
     if out.suffix not in endings:
         raise InputError(f"{out}: expected an output name that ends in {' or '.join(endings)}")
-    check_output(out)
-    if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
-        raise InputError(f"{out}: the output would replace an input")
+    check_outputs([out], inputs)
 
 
 def frames_word(count: int) -> str:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .._atomic import check_outputs
 from ..errors import InputError, short
-from .options import at_least, printable
+from .options import at_least
+from .output import printable, tell
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 __all__ = ["View"]
+
+#: Metres, and coefficients of shape.
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,6 @@ class View:
         import numpy as np
 
         from ..inference.stored import read_result
-        from ..inference.streams import check_output
         from ..pose.skeleton import H36M_17
         from ..visualisation.viewer import write_viewer
 
@@ -71,7 +75,7 @@ class View:
         out = self.out or Path(f"{self.file.stem}.html")
         if out.suffix not in (".html", ".htm"):
             raise InputError(f"{out}: expected the name of a page that ends in .html")
-        check_output(out)
+        check_outputs([out], [self.file, self.truth, self.body])
         whole = read_result(self.file)
         truth = None if self.truth is None else _read_truth(self.truth, len(whole))
         count = min(self.frames, len(whole))
@@ -90,26 +94,35 @@ class View:
         )
         poses = "pose" if count == 1 else "poses"
         left = "" if count == len(whole) else f" of {len(whole)} (see --frames)"
-        print(f"{count} {poses}{left}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+        tell(f"{count} {poses}{left}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
     def _surface(self, result: StoredResult) -> tuple[Array | None, Array | None]:
         body = self._fitted_body(result)
         if body is None or body.faces is None:
             return None, None
+        import numpy as np
         import torch
 
-        parts = [
-            torch.from_numpy(result.arrays[name]).float()
-            for name in ("theta", "shape", "translation")
-        ]
-        with torch.no_grad():
-            # Ten at a time: a body's surface takes memory while it is posed.
-            posed = [
-                body(theta, shape, translation).vertices
-                for theta, shape, translation in zip(
-                    *(part.split(10) for part in parts), strict=True
-                )
-            ]
+        count, parts = len(result), []
+        shapes: dict[str, tuple[int, ...]] = {"theta": (3, 3), "shape": (), "translation": ()}
+        for name, ending in shapes.items():
+            values = result.arrays[name]
+            if len(values) != count or values.shape[2:] != ending or not values.size:
+                raise InputError(f"{self.file}: {name} has shape {values.shape}, which is no fit's")
+            if not (np.abs(values) < _LARGEST).all():
+                raise InputError(f"{self.file}: expected finite numbers in {name}, got others")
+            parts.append(torch.from_numpy(values).float())
+        try:
+            with torch.no_grad():
+                # Ten at a time: a body's surface takes memory while it is posed.
+                posed = [
+                    body(theta, shape, translation).vertices
+                    for theta, shape, translation in zip(
+                        *(part.split(10) for part in parts), strict=True
+                    )
+                ]
+        except ValueError as error:
+            raise InputError(f"{self.file}: not a fit of this body: {error}") from None
         return torch.cat(posed).numpy(), body.faces.numpy()
 
     def _fitted_body(self, result: StoredResult) -> Body | None:

@@ -6,7 +6,6 @@ funding from NSF EIA-0196217.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._atomic import atomic_file
 from .._shipped import shipped_file
 from ..errors import InputError
 from ..pose.rotations import axis_angle_from_matrix, matrix_from_axis_angle
@@ -119,10 +119,8 @@ def pack_cmu_body(
         "shape": shape.numpy().astype(np.float32),
         "performer": performer.numpy().astype(np.int8),
     }
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with atomic_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(part, path)
 
 
 def _unwind(axis_angle: np.ndarray) -> np.ndarray:

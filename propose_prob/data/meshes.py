@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from .._atomic import write_bytes
 from ..errors import InputError
 
 __all__ = ["write_meshes"]
@@ -41,7 +40,7 @@ def write_meshes(
             names a vertex that is not there, a name comes twice, or trimesh is missing.
 
     Example:
-        >>> import torch
+        >>> import tempfile, torch
         >>> folder = tempfile.TemporaryDirectory()
         >>> triangle = torch.eye(3).expand(2, 3, 3)
         >>> faces = torch.tensor([[0, 1, 2]])
@@ -63,13 +62,13 @@ def write_meshes(
         scene = trimesh.Scene()
         for name, mesh in zip(names, meshes, strict=True):
             scene.add_geometry(mesh, node_name=name, geom_name=name)
-        _write(path, scene.export(file_type="glb"))
+        write_bytes(path, scene.export(file_type="glb"))
         return [path]
     paths = [path]
     if len(meshes) > 1:
         paths = [path.with_stem(f"{path.stem}_{i:03d}") for i in range(len(meshes))]
     for target, mesh in zip(paths, meshes, strict=True):
-        _write(target, mesh.export(file_type="ply"))
+        write_bytes(target, mesh.export(file_type="ply"))
     return paths
 
 
@@ -103,10 +102,3 @@ def _trimesh() -> Any:
             "writing meshes needs trimesh, which is not installed: pip install 'propose_prob[mesh]'"
         ) from None
     return trimesh
-
-
-def _write(path: Path, data: bytes) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        part = Path(folder) / path.name
-        part.write_bytes(data)
-        os.replace(part, path)

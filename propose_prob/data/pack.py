@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._atomic import atomic_file
 from .cmu17 import _METRE, _PARENTS, _PIXEL, FOCAL, SPLITS, _split_planes
 
 
@@ -45,7 +46,8 @@ def pack_split(source: Path, output: Path, split: str) -> None:
         exact = joints[..., :2] / joints[..., 2:] * FOCAL
         noise = np.rint((data["uv_noisy"] - exact) * 500 / _PIXEL).astype(np.int16)
         arrays["noise"] = _split_planes(noise)
-    np.savez_compressed(output / f"cmu17_{split}.npz", **arrays)
+    with atomic_file(output / f"cmu17_{split}.npz") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def main() -> None:

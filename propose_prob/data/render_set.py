@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._archives import map_npy
+from .._atomic import atomic_file, write_text
 from .._files import read_json
 from ..errors import InputError
 from .amass import read_arrays
@@ -65,7 +65,7 @@ def render_set(
             f"{target} holds renders of another configuration ({', '.join(changed)} differ): "
             "choose another folder"
         )
-    _write(target / "config.json", lambda path: path.write_text(json.dumps(wanted, indent=2)))
+    write_text(target / "config.json", json.dumps(wanted, indent=2))
     renderer = Renderer(config)
     for shard in range((count + _SHARD - 1) // _SHARD):
         first, last = shard * _SHARD, min((shard + 1) * _SHARD, count)
@@ -177,9 +177,11 @@ def _render_shard(
     # A truth vouches for its images: the old one goes before they change.
     truth_path = target / f"{shard:05d}.truth.npz"
     truth_path.unlink(missing_ok=True)
-    _write(target / f"{shard:05d}.images.npy", lambda path: np.save(path, images))
+    with atomic_file(target / f"{shard:05d}.images.npy") as file:
+        np.save(file, images)
     stacked = {name: np.stack(values) for name, values in truths.items()}
-    _write(truth_path, lambda path: np.savez_compressed(path, **stacked))  # type: ignore[arg-type]
+    with atomic_file(truth_path) as file:
+        np.savez_compressed(file, **stacked)  # type: ignore[arg-type]
 
 
 def _stored(target: Path, shard: int) -> int:
@@ -205,12 +207,3 @@ def _read_config(target: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or values.get("format") != _FORMAT:
         raise InputError(f"{path}: expected the configuration of a set of renders ({_FORMAT})")
     return values
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    part = path.with_name(f".part-{path.name}")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -7,8 +7,6 @@ lines of header, names, numbers of the axes, then one line for each frame, all p
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._atomic import write_text
 from .._files import read_text
 from ..errors import InputError, short
 from ..pose.skeleton import Skeleton
@@ -200,15 +199,4 @@ def write_trc(path: str | Path, positions: Tensor, *, names: Sequence[str], rate
             known = all(map(math.isfinite, point))
             fields += [f"{value:.4f}" if known else "" for value in point]
         lines.append("\t".join(fields))
-    _replace(path, "\n".join(lines) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    write_text(path, "\n".join(lines) + "\n")

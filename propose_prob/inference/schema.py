@@ -5,10 +5,13 @@ ArviZ objects, NetCDF files and npz archives are all written from it, so they ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["AXES", "IMAGE_AXES", "LABELS", "VARIABLES", "Variable"]
+from ..errors import InputError
+
+__all__ = ["AXES", "IMAGE_AXES", "LABELS", "VARIABLES", "Variable", "stored_labels"]
 
 AXES = ("x", "y", "z")
 """Camera axes: x right, y down, z forward."""
@@ -78,3 +81,20 @@ LABELS: Mapping[str, str] = {
     "person": "label of the person within the frame",
 }
 """Text labels of every item."""
+
+
+def stored_labels(name: str, values: Iterable[Any]) -> list[str]:
+    """Labels as result files hold them: text, bytes of file names that are none in UTF-8 replaced.
+
+    Args:
+        name: What they label, for messages.
+        values: One label for each item.
+
+    Raises:
+        InputError: If one has a NUL, at which NetCDF and NumPy would end it.
+    """
+    labels = [str(value).encode("utf-8", "replace").decode() for value in values]
+    for label in labels:
+        if "\0" in label:
+            raise InputError(f"expected labels without NUL, got {label[:80]!r} for a {name}")
+    return labels

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
-import tempfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .._atomic import atomic_file, atomic_path, check_output, scratch_folder
 from ..errors import InputError
-from .schema import AXES, IMAGE_AXES, LABELS, VARIABLES
+from .netcdf import NetCDFFile, netcdf_file
+from .schema import AXES, IMAGE_AXES, LABELS, VARIABLES, stored_labels
 
 __all__ = ["Writer", "atomic_path", "check_output", "open_writer"]
 
@@ -28,50 +28,6 @@ Array = npt.NDArray[Any]
 _CHUNK = 16
 #: Bytes that stay free on the disk.
 _SPARE = 1 << 24
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place at the end, or vanishes on an error.
-
-    Args:
-        path: File to write, replaced if it exists.
-
-    Yields:
-        Where to write.
-
-    Raises:
-        InputError: If `path` is a folder, or its folder does not exist.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_path(Path(folder, "result.txt")) as temporary:
-        ...         _ = temporary.write_text("whole")
-        ...     Path(folder, "result.txt").read_text()
-        'whole'
-    """
-    path = Path(path)
-    check_output(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_output(path: Path) -> None:
-    """Check, before any work, that a file of this name could be written.
-
-    Raises:
-        InputError: If it is a folder, or its folder does not exist or cannot be written to.
-    """
-    if path.is_dir():
-        raise InputError(f"{path}: expected the name of a file to write, got a folder")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {path.parent} cannot be written to")
 
 
 class Writer(ABC):
@@ -92,7 +48,7 @@ class Writer(ABC):
             ValueError: If a name is unknown or the numbers of items differ.
             OSError: If the disk is full.
         """
-        # HDF5 fails on a full disk only later, in words of its own, and while it closes the file.
+        # Early, rather than after hours of work that would be lost.
         needed = 2 * sum(values.nbytes for values in arrays.values()) + _SPARE
         if shutil.disk_usage(self._folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
@@ -106,11 +62,7 @@ class Writer(ABC):
             raise ValueError(f"expected one number of items (axis 0), got {sorted(lengths)}")
         self._append(
             {name: np.asarray(values, np.float32) for name, values in arrays.items()},
-            # Labels may be names of files, and these may have bytes that are no text.
-            {
-                name: [str(value).encode("utf-8", "replace").decode() for value in values]
-                for name, values in labels.items()
-            },
+            {name: stored_labels(name, values) for name, values in labels.items()},
         )
 
     @abstractmethod
@@ -142,6 +94,7 @@ def open_writer(path: str | Path, *, joint_names: Sequence[str]) -> Iterator[Wri
         InputError: If the name ends otherwise, or its folder does not exist.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with open_writer(f"{folder}/a.npz", joint_names=["hip"]) as writer:
         ...         writer.append({"spread": np.ones((2, 1))}, {"frame": [7, 8], "person": [0, 0]})
@@ -152,33 +105,33 @@ def open_writer(path: str | Path, *, joint_names: Sequence[str]) -> Iterator[Wri
     """
     path = Path(path)
     if path.suffix == ".nc":
-        import h5netcdf  # type: ignore[import-untyped]
-
-        with atomic_path(path) as temporary, h5netcdf.File(temporary, "w") as file:
+        with netcdf_file(path) as file:
             yield _NetCDFWriter(file, joint_names, path.parent)
     elif path.suffix == ".npz":
-        with (
-            atomic_path(path) as temporary,
-            tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder,
-        ):
-            writer = _NpzWriter(Path(folder), joint_names)
+        with scratch_folder(path) as folder, atomic_file(path) as target:
+            writer = _NpzWriter(folder, joint_names)
             yield writer
-            writer.pack(temporary)
+            writer.pack(target)
     else:
         raise InputError(f"{path}: expected an output name that ends in .nc or .npz")
 
 
 class _NetCDFWriter(Writer):
-    def __init__(self, file: Any, joint_names: Sequence[str], folder: Path) -> None:
+    def __init__(self, file: NetCDFFile, joint_names: Sequence[str], folder: Path) -> None:
         super().__init__(joint_names, folder)
-        self._file = file
+        self._opened, self._file = file, file.root
         self._items = 0
 
     def finish(self, attrs: Mapping[str, str | int | float]) -> None:
-        for name, value in attrs.items():
-            self._file.attrs[name] = value
+        with self._opened.writing():
+            for name, value in attrs.items():
+                self._file.attrs[name] = value
 
     def _append(self, arrays: dict[str, Array], labels: dict[str, list[str]]) -> None:
+        with self._opened.writing():
+            self._store(arrays, labels)
+
+    def _store(self, arrays: dict[str, Array], labels: dict[str, list[str]]) -> None:
         if not self._items:
             self._define(arrays)
         start, self._items = self._items, self._items + len(labels["frame"])
@@ -249,7 +202,7 @@ class _NpzWriter(Writer):
     def finish(self, attrs: Mapping[str, str | int | float]) -> None:
         self._attrs = {name: np.asarray(value) for name, value in attrs.items()}
 
-    def pack(self, target: Path) -> None:
+    def pack(self, target: IO[bytes]) -> None:
         """Join the parts to an archive, again without holding them in memory."""
         small = {
             "joint": np.array(self.joint_names),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from .._atomic import atomic_path
 from ..distributions import (
     DecodedPoseDistribution,
     PoseFlowDistribution,
@@ -196,9 +195,7 @@ def export_onnx(
         raise InputError("ONNX needs its packages: pip install 'propose_prob[onnx]'") from None
     program = export_program(module, intrinsics=intrinsics, samples=samples)
     inputs = ["p2d", "confidence"] + ["noise"] * isinstance(module, Sampler)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    with atomic_path(path) as temporary:
         with warnings.catch_warnings():
             # The converter warns about torch's own workings.
             warnings.simplefilter("ignore")
@@ -212,9 +209,6 @@ def export_onnx(
         if converted is None:
             raise RuntimeError("torch.onnx.export gave no program")
         converted.save(temporary, external_data=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _joints(model: Any) -> int:

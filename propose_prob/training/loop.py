@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .._atomic import write_text
 from ..distributions import BaseRecalibration, Recalibration
 from ..errors import InputError
 from ..weights.store import save
@@ -22,6 +25,10 @@ from .parallel import Processes
 from .validation import Scores
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+#: Bytes; a row has a hundred or two.
+_LONGEST_LOG = 1 << 28
 
 
 class Trainer(Protocol[Model]):
@@ -123,6 +130,7 @@ class Run(Generic[Model]):
         self.seconds = 0.0
         self.best = math.inf
         self.losses: dict[str, float] = {}
+        self._rows: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -148,6 +156,8 @@ class Run(Generic[Model]):
         Returns:
             Scores of the last validation; NaN where there was nothing left to train.
         """
+        if self.processes.writes:
+            self.cut_log()
         saved = begun = time.monotonic()
         before = self.seconds
         scores = Scores(math.nan, math.nan)
@@ -193,27 +203,43 @@ class Run(Generic[Model]):
         Raises:
             InputError: If there is none, or it is of another configuration.
         """
-        state = read_checkpoint(self.folder / "checkpoint.pt")
-        if state["config"] != to_dict(self.config):
-            ours, theirs = to_dict(self.config), state["config"]
+        path = self.folder / "checkpoint.pt"
+        state = read_checkpoint(path)
+        ours, theirs = to_dict(self.config), state.get("config")
+        if not isinstance(theirs, dict):
+            raise InputError(f"{path}: expected a checkpoint with a configuration, got none")
+        if theirs != ours:
             changed = sorted(key for key in ours if ours[key] != theirs.get(key))
             raise InputError(
                 f"the checkpoint in {self.folder} is of another configuration: "
                 f"{', '.join(changed)} differ"
             )
+        try:
+            self._restore(state)
+        # What torch raises where a state is not one of these parts.
+        except (AttributeError, IndexError, LookupError, RuntimeError, TypeError) as error:
+            reason = textwrap.shorten(str(error), 160) or type(error).__name__
+            raise InputError(
+                f"{path}: expected the state of this training, got another ({reason})"
+            ) from None
+        # What it holds may be wrong in a way that this alone tells.
+        except ValueError as error:
+            raise InputError(f"{path}: {textwrap.shorten(str(error), 160)}") from None
+        self.processes.reseed(self.config.seed, self.step)
+        if self.processes.writes:
+            self.cut_log()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        counted = _counted(state, self.config.steps + self.trainer.steps_per_round)
         for name, part in self.trainer.parts().items():
             part.load_state_dict(state["parts"][name])
         self.average.load_state_dict(state["average"])
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        self.losses = state["losses"]
+        self.step, self.seconds, self.best, self.losses = counted
         torch.set_rng_state(state["rng"])
         if self._on_gpu and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         for name, generator in self.trainer.generators().items():
             generator.set_state(state["generators"][name])
-        self.processes.reseed(self.config.seed, self.step)
-        if self.processes.writes:
-            self._cut_log()
 
     @property
     def _on_gpu(self) -> bool:
@@ -251,30 +277,80 @@ class Run(Generic[Model]):
         return scores
 
     def _log(self, scores: Scores, losses: dict[str, float]) -> None:
-        path = self.folder / "log.csv"
-        new = not path.exists()
-        fields = self._log_fields()
         row = {"step": self.step, "seconds": round(self.seconds, 1), **losses}
         row |= {"val_point_mm": scores.point, "val_energy_mm": scores.energy}
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fields, restval="")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        self._rows.append(row)
+        self._write_log()
+
+    def _write_log(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._log_fields(), restval="")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.folder / "log.csv", text.getvalue())
 
     def _log_fields(self) -> list[str]:
         return ["step", "seconds", *self.trainer.terms, "val_point_mm", "val_energy_mm"]
 
-    def _cut_log(self) -> None:
-        """Drops rows that a killed run logged after its last checkpoint."""
+    def cut_log(self) -> None:
+        """Drops rows that a killed run logged after its last checkpoint, or without one.
+
+        Raises:
+            InputError: If the folder holds another log.
+        """
         path = self.folder / "log.csv"
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.step]
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self._log_fields())
-                writer.writeheader()
-                writer.writerows(rows)
+        if not path.exists():
+            return
+        rows = _read_log(path, self._log_fields())
+        self._rows = [row for row in rows if int(row["step"]) <= self.step]
+        if len(self._rows) < len(rows):
+            self._write_log()
+
+
+def _counted(state: dict[str, Any], most: int) -> tuple[int, float, float, dict[str, float]]:
+    """Steps, seconds, best score and losses of a checkpoint.
+
+    Raises:
+        ValueError: If one is not a number that a run could have come to.
+        KeyError: If one is missing.
+    """
+    step, seconds, best, losses = (state[name] for name in ("step", "seconds", "best", "losses"))
+    if type(step) is not int or not 0 <= step <= most:
+        raise ValueError(f"expected a step of 0 to {most}, got {step!r}")
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"expected seconds of at least 0, got {seconds!r}")
+    if type(best) not in (int, float) or not best > -math.inf:
+        raise ValueError(f"expected a number as best score, got {best!r}")
+    if not isinstance(losses, dict) or not all(
+        type(name) is str and type(value) is float for name, value in losses.items()
+    ):
+        raise ValueError("expected losses as numbers by name")
+    return step, float(seconds), float(best), dict(losses)
+
+
+def _read_log(path: Path, fields: list[str]) -> list[dict[str, Any]]:
+    """The rows of a log.
+
+    Raises:
+        InputError: If it is not one of this training.
+    """
+    if path.stat().st_size > _LONGEST_LOG:
+        raise InputError(f"{path}: expected the log of a training, got {path.stat().st_size} bytes")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            names = reader.fieldnames
+        whole = all(None not in row and None not in row.values() for row in rows)
+        steps = [int(row["step"]) for row in rows] if names == fields and whole else None
+    except (ValueError, csv.Error):
+        steps = None
+    if steps is None:
+        raise InputError(
+            f"{path}: expected the log of such a training, with columns {', '.join(fields)}; take "
+            "another --out, or move the file away"
+        )
+    return rows
 
 
 def _copy_weights(start: nn.Module, model: nn.Module) -> None:

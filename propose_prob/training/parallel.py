@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..devices import environment_number, launched_as
 from ..errors import InputError
 
 __all__ = ["Processes", "launched", "process_group"]
@@ -145,8 +146,12 @@ def _rows(value: Any, rows: slice, size: int) -> Any:
 
 
 def launched() -> bool:
-    """Whether `torchrun` started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether `torchrun` started this process as one of several.
+
+    Raises:
+        InputError: If `WORLD_SIZE` and `RANK` are not as it sets them.
+    """
+    return launched_as()[1] > 1
 
 
 @contextmanager
@@ -158,17 +163,23 @@ def process_group(device: str) -> Iterator[str]:
 
     Yields:
         The device of this process: on GPUs, the one of its local rank.
+
+    Raises:
+        InputError: If the environment is not as `torchrun` sets it.
     """
     if not launched():
         yield device
         return
+    if "MASTER_ADDR" not in os.environ:
+        raise InputError("expected the environment to set MASTER_ADDR, as torchrun does, got none")
+    environment_number("MASTER_PORT", 0, 65535)
     # Its functions' defaults hold the group that there is when it is first imported, which the
     # optimisers do: the group's threads would outlive it, and abort the process as it ends
     # (pytorch/pytorch#190489).
     importlib.import_module("torch.distributed.nn.functional")
     on_gpu = device.startswith("cuda")
     if on_gpu:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        device = f"cuda:{environment_number('LOCAL_RANK', 0, launched_as()[1] - 1)}"
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:

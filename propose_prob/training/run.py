@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .._atomic import check_outputs, locked, write_text
 from ..data.amass import read_amass, read_arrays
 from ..data.cmu17 import load_cmu17
 from ..data.cmu_body import load_cmu_body
@@ -49,6 +51,12 @@ from .prohmr import ProHMRTrainer
 from .propose import ProPoseTrainer
 from .validation import Scores, Validation
 from .validation_body import BodyValidation
+
+#: What a training writes to its folder.
+_OUTPUTS = (
+    ("checkpoint.pt", "best.safetensors", "last.safetensors", "model.safetensors")
+    + ("config.json", "fitted.json", "log.csv")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ class TrainCommand(ABC):
         config = from_dict(given, default=config)
         if not self.resume and (self.out / "checkpoint.pt").exists():
             raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
+        self._check_outputs()
         torch.manual_seed(config.seed)
         try:
             trainer, validation = self.trainer(config)
@@ -130,11 +139,18 @@ class TrainCommand(ABC):
             start=self._start(),
             report=_report,
         )
+        with locked(self.out, "a training") if run.processes.writes else nullcontext():
+            self._train(run, validation, config)
+
+    def _train(self, run: Run[Any], validation: HeldOut, config: RunConfig) -> None:
         if self.resume:
             run.resume()
+        elif run.processes.writes and (self.out / "checkpoint.pt").exists():
+            raise InputError(f"another training has written to {self.out}: take another --out")
         # Before any writes: all have seen whether there is a checkpoint.
         run.processes.wait()
         if run.processes.writes:
+            run.cut_log()
             self._write_config(config)
         with tqdm(
             total=config.steps,
@@ -151,19 +167,32 @@ class TrainCommand(ABC):
         if run.processes.writes:
             self._finish(run, validation)
 
+    def inputs(self) -> list[Path | str | None]:
+        """Files and folders that are read, besides what a resumed run reads in `out`."""
+        # A run is resumed with the configuration that it stored, which stays as it is.
+        stored = self.resume and self.config is not None and _same(self.config, self._stored())
+        return [self.data, self.validation, self.init, None if stored else self.config]
+
+    def _check_outputs(self) -> None:
+        if self.out.is_dir():
+            check_outputs([self.out / name for name in _OUTPUTS], self.inputs())
+
+    def _stored(self) -> Path:
+        return self.out / "config.json"
+
     def _start(self) -> Any:
         """The model to begin with, or None."""
         return None if self.init is None else load(self.init, device=self.device)
 
     def _write_config(self, config: RunConfig) -> None:
-        (self.out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        write_text(self._stored(), json.dumps(to_dict(config), indent=2) + "\n")
 
     def _finish(self, run: Run[Any], validation: HeldOut) -> None:
         best = load(self.out / "best.safetensors", device=self.device)
         fitted = finish(best, validation.to(self.device))
         save(best, self.out / "model.safetensors", half=True)
         fitted |= {"steps": run.step, "seconds": round(run.seconds)}
-        (self.out / "fitted.json").write_text(json.dumps(fitted, indent=2) + "\n")
+        write_text(self.out / "fitted.json", json.dumps(fitted, indent=2) + "\n")
         print(json.dumps(fitted))
 
 
@@ -299,6 +328,10 @@ class TrainProHMR(TrainCommand):
         simulator = BodySimulator(theta.to(self.device), shape.to(self.device), config.simulator)
         model = ProHMR(config.model).to(self.device)
         return ProHMRTrainer(model, config, simulator, self.device), validation
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def read_bodies(path: Path) -> tuple[torch.Tensor, torch.Tensor]:

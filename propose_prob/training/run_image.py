@@ -39,6 +39,10 @@ class TrainImage(TrainCommand):
     backbone: Path | None = None
     law: str | None = None
 
+    def inputs(self) -> list[Path | str | None]:
+        """Those of every training, images, the body and weights to begin with."""
+        return [*super().inputs(), self.images, self.body, self.backbone, self.law]
+
     def default(self) -> ImageTrainConfig:
         """The defaults of `ImageTrainConfig`."""
         return ImageTrainConfig()

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._atomic import write_text
 from ..errors import InputError
 from ..inference.stored import StoredResult
-from ..inference.streams import atomic_path
 from ..pose.skeleton import Skeleton
 from .figures import sides
 
@@ -26,6 +26,10 @@ Array = npt.NDArray[Any]
 
 #: Stands for a missing number where poses are whole millimetres.
 _MISSING = -32768
+#: Metres that 16 bits hold in millimetres.
+_REACH = 32.767
+#: Of keypoints and log-densities, which are single precision in a page.
+_LARGEST = 1e30
 
 
 def write_viewer(
@@ -56,8 +60,8 @@ def write_viewer(
         faces: Its triangles `(F, 3)`, indices of vertices.
 
     Raises:
-        InputError: If plotly is missing, the joints are not those of `skeleton`, or a shape does
-            not fit.
+        InputError: If plotly is missing, the joints are not those of `skeleton`, a shape does not
+            fit, a number is not finite, or a pose reaches 32 m from its root.
 
     Example:
         >>> import tempfile
@@ -86,18 +90,26 @@ def write_viewer(
     count, joints = len(result), skeleton.num_joints
     if not count:
         raise InputError("expected at least one pose, got a result without any")
-    if truth is not None and truth.shape != (count, joints, 3):
-        raise InputError(f"expected ground truth of shape ({count}, {joints}, 3) (items, joints, "
-                         f"axes), got {truth.shape}")  # fmt: skip
     if (vertices is None) != (faces is None):
         raise InputError("expected vertices and faces together, got only one of them")
     stored = result.arrays
+    poses, spread = stored.get("hypothesis", stored.get("pose")), stored.get("spread")
+    draws = None if poses is None else poses.shape[1]
+    pose = (count, joints, 3)
+    _check("the point estimate", result.point, pose)
+    _check("hypotheses", poses, (count, draws, joints, 3))
+    _check("log-densities (lp)", stored.get("lp"), (count, draws))
+    _check("spread", spread, (count, joints))
+    _check("keypoints", stored.get("keypoints"), (count, joints, 2), missing=True)
+    _check("ground truth", truth, pose, missing=True)
+    _check("vertices", vertices, (count, None, 3))
     origin = result.point[:, [skeleton.root]]
     point = result.point - origin
-    poses = stored.get("hypothesis", stored.get("pose"))
-    spread = stored.get("spread")
     truth = None if truth is None else truth - truth[:, [skeleton.root]]
     vertices = None if vertices is None else vertices - origin
+    for what, values in (("point estimate", point), ("hypotheses", poses), ("spread", spread),
+                         ("ground truth", truth), ("surface", vertices)):  # fmt: skip
+        _check_reach(what, values)
     arrays: dict[str, Any] = {"point": _millimetres(point)}
     if poses is not None and samples:
         arrays["poses"] = _millimetres(poses[:, :samples])
@@ -132,17 +144,15 @@ def write_viewer(
         "FOOTER": html.escape(
             "; ".join(f"{name}: {facts[name]}" for name in ("model", "protocol") if name in facts)
         ),
-        # A closing tag within the data would end the script.
-        "DATA": json.dumps(content).replace("</", "<\\/"),
+        "DATA": _embedded(content),
         "PLOTLY": get_plotlyjs(),
     }
     head, *rest = re.split("@([A-Z]+)@", page)
-    with atomic_path(path) as temporary:
-        text = [head]
-        # Alternately names of places and text between them: what is put in is never searched.
-        for place, between in zip(rest[::2], rest[1::2], strict=True):
-            text += [parts[place], between]
-        temporary.write_text("".join(text), "utf-8")
+    text = [head]
+    # Alternately names of places and text between them: what is put in is never searched.
+    for place, between in zip(rest[::2], rest[1::2], strict=True):
+        text += [parts[place], between]
+    write_text(path, "".join(text))
 
 
 def _counted(result: StoredResult) -> str:
@@ -153,13 +163,54 @@ def _counted(result: StoredResult) -> str:
     return text + (f", {draws.shape[1]} draws of the law each" if draws is not None else "")
 
 
+def _check(
+    what: str, values: Array | None, shape: tuple[int | None, ...], *, missing: bool = False
+) -> None:
+    """Refuse an array of another shape, or whose numbers are none, which a page cannot draw."""
+    if values is None:
+        return
+    if values.ndim != len(shape) or any(
+        want not in (None, got) for want, got in zip(shape, values.shape, strict=True)
+    ):
+        wanted = ", ".join("*" if want is None else str(want) for want in shape)
+        raise InputError(f"expected {what} of shape ({wanted}), got {values.shape}")
+    if not values.size:
+        raise InputError(f"expected {what} with numbers in it, got shape {values.shape}")
+    drawn = np.abs(np.nan_to_num(values, nan=0.0 if missing else np.inf)) <= _LARGEST
+    if not drawn.all():
+        item = int(np.argwhere(~drawn)[0, 0])
+        first = values[tuple(np.argwhere(~drawn)[0])]
+        raise InputError(f"expected {what} as finite numbers, got {first:g} for item {item}")
+
+
+def _check_reach(what: str, values: Array | None) -> None:
+    """Refuse what whole millimetres of 16 bits do not hold."""
+    if values is None:
+        return
+    far = np.abs(np.nan_to_num(values)).reshape(len(values), -1).max(1)
+    if (far > _REACH).any():
+        item = int((far > _REACH).argmax())
+        raise InputError(
+            f"expected {what} within {_REACH} m of the root joint, got {far[item]:.3g} m for item "
+            f"{item}"
+        )
+
+
+def _embedded(content: dict[str, Any]) -> str:
+    """JSON that nothing in a page takes for anything else, whatever texts are in it."""
+    text = json.dumps(content, allow_nan=False)
+    for mark in "<>&":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
+
+
 def _packed(values: Array, dtype: str) -> dict[str, Any]:
     data = base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
     return {"type": dtype[1:], "shape": list(values.shape), "data": data}
 
 
 def _millimetres(values: Array) -> dict[str, Any]:
-    whole = np.where(np.isfinite(values), np.clip(1000 * values, -32767, 32767), _MISSING)
+    whole = np.where(np.isfinite(values), 1000 * values, _MISSING)
     return _packed(np.rint(whole), "<i2")
 
 

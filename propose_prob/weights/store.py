@@ -7,8 +7,6 @@ import dataclasses
 import errno
 import json
 import math
-import os
-import tempfile
 import textwrap
 import threading
 from collections import Counter
@@ -24,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from .._atomic import atomic_path
 from .._files import open_file
 from .._shipped import shipped_file
 from ..errors import InputError, short
@@ -109,7 +108,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         half: Store floating-point tensors as float16, half the size; use is float32 again.
 
     Raises:
-        OSError: If the folder cannot be written to, or is full.
+        InputError: If the folder cannot be written to, or `path` is a folder or a device.
+        OSError: If there is no such folder, or it is full; an older file stays then.
 
     Example:
         >>> import tempfile
@@ -130,18 +130,14 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         "model": type(model).__name__,
         "config": json.dumps(dataclasses.asdict(_config(model))),
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}", str(path))
     try:
-        save_file(tensors, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, SafetensorError):
-            reason = f"cannot be written whole; an older one is kept ({error})"
-            raise OSError(errno.EIO, reason, str(path)) from error
-        raise
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except SafetensorError as error:
+        reason = f"cannot be written whole; an older one is kept ({error})"
+        raise OSError(errno.EIO, reason, str(path)) from error
 
 
 def average(models: Sequence[Model]) -> Model:

@@ -102,13 +102,17 @@ def test_termination_unwinds_and_restores_the_handler(run, monkeypatch):
     assert unwound and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+def test_a_defect_is_one_line_and_debug_shows_where(run, monkeypatch):
     def fail(self):
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by \x1b[2J zero\nand more")
 
     monkeypatch.setattr(app.Demo, "run", fail)
-    with pytest.raises(ZeroDivisionError):
-        app.main(["demo"])
+    code, out, err = run("demo")
+    assert code == 70 and not out and one_line(err)
+    assert "ZeroDivisionError: by \\x1b[2J zero (a defect" in err and "--debug" in err
+    code, out, err = run("demo", "--debug")
+    assert code == 70 and "in fail" in err and err.startswith("Traceback") and "\x1b" not in err
+    assert "--debug" in run("--help")[1]
 
 
 def test_parsing_imports_neither_plots_nor_arviz():

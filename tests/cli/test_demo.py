@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from propose_prob import load
+from propose_prob.cli.demo import Demo
 
 
 @pytest.fixture
@@ -95,3 +96,15 @@ def test_demo_leaves_torch_threads_to_its_option(run, folder, tiny_model, monkey
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     run("demo", "--model", tiny_model, "--samples", 2, "--threads", 2)
     assert seen[0] == 2
+
+
+def test_a_folder_that_gets_no_results_does_not_stay(run, folder, tiny_model, monkeypatch):
+    def full(self, *results):
+        raise OSError(28, "No space left on device", "demo.nc")
+
+    monkeypatch.setattr(Demo, "_write", full)
+    assert run("demo", "--model", tiny_model, "--samples", 2, "--out", "new")[0] == 2
+    assert not list(folder.iterdir())
+    (folder / "old").mkdir()
+    assert run("demo", "--model", tiny_model, "--samples", 2, "--out", "old")[0] == 2
+    assert (folder / "old").is_dir()

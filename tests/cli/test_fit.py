@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 import xarray
 
 from propose_prob.bodies import SkeletonBody
+from propose_prob.cli.fit import motion_files
 from propose_prob.data import read_bvh
 from propose_prob.pose.camera import project
 from propose_prob.weights import available
@@ -146,3 +148,34 @@ def test_a_model_of_joints_is_refused(run, people, tiny_model):
 def test_files_that_are_missing_are_named(run, folder):
     code, _, err = run("fit", "gone.json")
     assert code == 2 and "gone.json: there is no such file" in err
+
+
+def test_every_label_gets_a_file_of_its_own():
+    labels = ["a-b", "a b", "A-B", "a b", "a/b", "", "a_b", "a_b_2", "x" * 300, "x" * 301, "\x1b"]
+    files = motion_files(Path("mo.bvh"), labels)
+    assert list(files) == list(dict.fromkeys(labels))
+    assert len({str(path).lower() for path in files.values()}) == len(files)
+    assert files["a-b"] == Path("mo_a-b.bvh")
+    # Whatever comes first: a label that can be a name has it.
+    assert motion_files(Path("mo.bvh"), ["a b", "a-b"])["a-b"] == Path("mo_a-b.bvh")
+    assert all(path.parent == Path() and len(path.name) < 100 for path in files.values())
+    assert motion_files(Path("mo.bvh"), ["a b", "a b"]) == {"a b": Path("mo.bvh")}
+
+
+def test_motions_of_people_with_like_names(run, folder, body_model):
+    people = [
+        {"image_id": frame, "category_id": 1, "track_id": label, "keypoints": points}
+        for frame in range(2)
+        for label, points in (
+            ("a b", (100 * np.random.default_rng(frame).random((17, 3)) + 1).tolist()),
+            ("a-b", (100 * np.random.default_rng(frame + 9).random((17, 3)) + 1).tolist()),
+        )
+    ]
+    for person in people:
+        person["keypoints"] = [value for point in person["keypoints"] for value in point]
+    (folder / "two.json").write_text(json.dumps(people))
+    code, out, err = run("fit", "two.json", "--model", body_model, "--out", "mo.bvh")
+    assert code == 0, err
+    assert "mo_a-b.bvh: person a-b\n" in out and "mo_a-b_2.bvh: person a b\n" in out
+    first, second = (Path(name).read_text() for name in ("mo_a-b.bvh", "mo_a-b_2.bvh"))
+    assert first != second

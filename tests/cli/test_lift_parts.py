@@ -1,14 +1,19 @@
 """Lifting into a folder of parts: resumed, shared out, and always the same numbers."""
 
+import shutil
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+from propose_prob import load, save
+from propose_prob.cli import main
 from propose_prob.cli.lift import Lift
+from tests.cli.conftest import coco_results
 
 FRAMES, PART = 23, 5
 
@@ -118,3 +123,75 @@ def test_output_of_other_options_is_not_mixed(lift, folder):
     (folder / "whole" / "lift.json").write_text("[")
     assert "expected JSON" in lift("whole")[2]
     _assert_same(_contents(folder / "whole"), before)
+
+
+def _refused(answer, words):
+    code, out, err = answer
+    assert code == 2 and not out and err.count("\n") == 1
+    assert words in err
+
+
+def test_other_keypoints_under_the_same_name_are_noticed(lift, folder, walk):
+    lift("whole")
+    before = _contents(folder / "whole")
+    array = np.load(walk)
+    array[0, 0, 0] += 1
+    np.save(walk, array)
+    _refused(lift("whole"), "(files_content differ)")
+    _assert_same(_contents(folder / "whole"), before)
+
+
+def test_another_model_under_the_same_name_is_noticed(lift, folder, tiny_model, run, walk):
+    shutil.copy(tiny_model, "mine.safetensors")
+    assert lift("whole", "--model", "mine.safetensors")[0] == 0
+    assert "0 new of" in lift("whole", "--model", "mine.safetensors")[1]
+    torch.manual_seed(1)
+    model = load("mine.safetensors").requires_grad_(True)
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    save(model, "mine.safetensors")
+    _refused(lift("whole", "--model", "mine.safetensors"), "(model_content differ)")
+
+
+def test_the_same_names_in_another_working_folder_are_noticed(lift, folder, monkeypatch, walk):
+    (folder / "there").mkdir()
+    np.save(folder / "there" / "walk.npy", np.load(walk) + 1)
+    relative = ["lift", "walk.npy", "--skeleton", "h36m_17", "--part-frames", str(PART)]
+    relative += ["--samples", "3", "--out", str(folder / "whole")]
+    assert main(relative) == 0
+    monkeypatch.chdir(folder / "there")
+    assert main(relative) == 2
+
+
+def test_folders_of_keypoints_are_compared_by_what_is_in_them(run, folder, tiny_model):
+    (folder / "frames").mkdir()
+    for frame in range(4):
+        (folder / "frames" / f"{frame}.json").write_text(coco_results(1, seed=frame))
+    argv = ["lift", "frames", "--model", tiny_model, "--samples", 2, "--part-frames", 2]
+    # Within the folder of its input, which it does not read from there.
+    argv += ["--out", "frames/parts"]
+    assert run(*argv)[0] == 0 and "0 new" in run(*argv)[1]
+    (folder / "frames" / "2.json").write_text(coco_results(1, seed=9))
+    _refused(run(*argv), "(files_content differ)")
+    _refused(run(*argv[:-1], "frames"), "among the inputs")
+
+
+@pytest.mark.parametrize("left", [0, 1, 40, 0.5, -1])
+def test_a_part_that_was_cut_short_is_written_again(lift, folder, left):
+    lift("whole")
+    before = _contents(folder / "whole")
+    path = folder / "whole" / "part-000002.nc"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content)) if left == 0.5 else left])
+    assert "in 1 new of 5 parts" in lift("whole")[1]
+    _assert_same(_contents(folder / "whole"), before)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"\xff", b"[" * 100_000, b"3", b"9" * 6000, b'{"samples": "\x1b[2J"}', b"[]"]
+)
+def test_settings_that_are_none_are_one_line(lift, folder, junk):
+    lift("whole")
+    (folder / "whole" / "lift.json").write_bytes(junk)
+    code, out, err = lift("whole")
+    assert code == 2 and err.count("\n") == 1 and "\x1b" not in err

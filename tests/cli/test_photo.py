@@ -1,5 +1,7 @@
 """`propose-prob photo` and `render`, with a tiny model in place of the trained one."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,31 @@ def test_the_overlay_covers_the_body_and_nothing_else():
     assert (overlay_body(blank, surface, body.faces, alpha=0.0, **camera) == blank).all()
     with pytest.raises(InputError, match="8-bit image"):
         overlay_body(blank[..., 0], surface, body.faces, **camera)
+
+
+@pytest.mark.parametrize(
+    ("scale", "options", "words"),
+    [
+        (1e5, (), "expected keypoints near the photo of 60 pixels, got 3e+06"),
+        (1e20, (), "expected keypoints near the photo"),
+        (1e30, (), "expected keypoints near the photo"),
+        (1, ("--focal", "1e20", "--center", "0", "0"), "expected --focal of 0.6 to 6000 pixels"),
+        (1, ("--focal", "1e-20", "--center", "0", "0"), "expected --focal of 0.6 to 6000 pixels"),
+        (1, ("--focal", "100", "--center", "1e30", "0"), "--center of at most 6000"),
+        (1, ("--focal", "100", "--center", "nan", "0"), "--center of at most 6000"),
+        (1, ("--margin", "1e20"), "expected --margin of 0.1 to 100"),
+        (1, ("--margin", "nan"), "expected --margin of 0.1 to 100"),
+    ],
+)
+def test_numbers_of_another_world_are_refused(model, tmp_path, capsys, scale, options, words):
+    image = pytest.importorskip("PIL.Image")
+    photo, keypoints = tmp_path / "me.png", tmp_path / "me.json"
+    image.new("RGB", (40, 60)).save(photo)
+    points = np.ones((17, 3))
+    points[:, :2] = scale * np.linspace(1, 30, 34).reshape(17, 2)
+    person = {"image_id": 0, "category_id": 1, "keypoints": points.flatten().tolist()}
+    keypoints.write_text(json.dumps([person]))
+    argv = ["photo", "--photo", str(photo), "--keypoints", str(keypoints), "--model", str(model)]
+    assert main([*argv, "--out", str(tmp_path / "out.png"), *options]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1 and not (tmp_path / "out.png").exists()

@@ -208,3 +208,16 @@ def screenshot(folder, *, dark):
     )  # fmt: skip
     with Image.open(folder / "page.png") as image:
         return np.asarray(image.convert("RGB")).astype(float)
+
+
+@pytest.mark.parametrize("name", ["p2d", "p3d", "focal", "center"])
+@pytest.mark.parametrize("scale", [1e20, 1e30])
+def test_numbers_of_another_world_end_in_a_page_or_a_line(run, own_file, tiny_model, name, scale):
+    with np.load(own_file) as stored:
+        arrays = dict(stored)
+    arrays[name] = np.asarray(arrays[name]) * scale
+    np.savez(own_file, **arrays)
+    code, out, err = run("report", tiny_model, "--data", own_file, "--out", "a.html", *FAST)
+    # A camera so far away that it sees in parallel is none that cannot be.
+    assert code == (0 if (name, scale) == ("focal", 1e20) else 2)
+    assert err.count("\n") == (code == 2) and Path("a.html").exists() == (code == 0)

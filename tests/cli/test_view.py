@@ -146,3 +146,107 @@ def test_clicks_in_a_browser(run, coco, folder, tiny_model):
         browser.close()
     assert problems == []
     assert picture[:4] == b"\x89PNG"
+
+
+def result(folder, **changes):
+    """A result of two poses, some of its arrays others or (None) missing."""
+    poses = np.random.default_rng(0).normal(0, 0.3, (2, 4, 17, 3))
+    arrays = {
+        "pose": poses, "point_estimate": poses.mean(1), "lp": np.zeros((2, 4)),
+        "spread": np.ones((2, 17)), "keypoints": np.zeros((2, 17, 2)),
+        "joint": np.array(H36M_17.joint_names), "frame": np.array(["0", "1"]),
+        "person": np.array(["a", "a"]), **changes,
+    }  # fmt: skip
+    np.savez(folder / "r.npz", **{name: v for name, v in arrays.items() if v is not None})
+    return arrays
+
+
+def put(shape, value):
+    array = np.zeros(shape)
+    array.flat[-1] = value
+    return array
+
+
+ODD = [np.nan, np.inf, -np.inf, 1e308, -1e308, 40.0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"point_estimate": put((2, 17, 3), value)} for value in ODD),
+        *({"pose": put((2, 4, 17, 3), value)} for value in ODD),
+        *({"spread": put((2, 17), value)} for value in ODD),
+        *({"lp": put((2, 4), value)} for value in ODD[:-1]),
+        *({"keypoints": put((2, 17, 2), value)} for value in ODD[1:-1]),
+        {"lp": np.zeros((2, 3))},
+        {"lp": np.zeros((2, 0))},
+        {"pose": np.zeros((2, 0, 17, 3))},
+        {"pose": np.zeros((2, 4, 3, 3))},
+        {"point_estimate": np.zeros((2, 3, 3))},
+        {"point_estimate": None, "joints": np.zeros((2, 3, 3)), "pose": None, "lp": None},
+        {"point_estimate": None, "joints": np.zeros((2, 17, 2)), "pose": None, "lp": None},
+        {"spread": np.zeros((2, 3))},
+        {"keypoints": np.zeros((2, 17, 3))},
+        {"joint": np.array(["a"] * 17)},
+        {"frame": np.array([]), "person": np.array([])},
+        {"frame": np.array(7), "person": np.array(7)},
+    ],
+    ids=lambda changes: ", ".join(f"{k} {getattr(v, 'shape', v)}" for k, v in changes.items()),
+)
+def test_what_a_page_cannot_draw_is_refused_in_one_line(run, folder, changes):
+    result(folder, **changes)
+    code, out, err = run("view", "r.npz")
+    assert code == 2 and not out and err.count("\n") == 1
+    assert not (folder / "r.html").exists()
+
+
+def test_keypoints_that_were_not_seen_are_no_fault(run, folder):
+    result(folder, keypoints=put((2, 17, 2), np.nan))
+    assert run("view", "r.npz")[0] == 0
+    # JSON has no word for what is no number.
+    data = content((folder / "r.html").read_text())
+    assert np.isnan(data["arrays"]["keypoints"]).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("theta", np.zeros((1, 0, 3, 3))),
+        ("theta", np.zeros((1, 24, 2, 2))),
+        ("theta", np.zeros((1, 5, 3, 3))),
+        ("theta", put((1, 24, 3, 3), np.nan)),
+        ("shape", np.zeros((1, 3))),
+        ("shape", np.zeros((1, 0))),
+        ("shape", put((1, 10), 1e30)),
+        ("translation", np.zeros((1, 2))),
+        ("translation", put((1, 3), np.inf)),
+    ],
+)
+def test_fits_of_no_body_are_refused_in_one_line(run, folder, name, value):
+    arrays = {
+        "theta": np.tile(np.eye(3), (1, 24, 1, 1)), "shape": np.zeros((1, 10)),
+        "translation": np.zeros((1, 3)), "joints": np.zeros((1, 17, 3)),
+        "joint": np.array(H36M_17.joint_names), "frame": np.array(["0"]),
+        "person": np.array(["0"]), "body": np.array("open"),
+    }  # fmt: skip
+    np.savez("fit.npz", **(arrays | {name: value}))
+    code, out, err = run("view", "fit.npz")
+    assert code == 2 and not out and err.count("\n") == 1
+
+
+def test_no_text_in_the_data_ends_or_opens_anything(run, folder):
+    labels = ["<!--<script>", "</script><b>&amp;"]
+    result(folder, frame=np.array(labels))
+    assert run("view", "r.npz")[0] == 0
+    page = (folder / "r.html").read_text()
+    embedded = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)[1]
+    assert not set(embedded) & set("<>&")
+    assert [item["frame"] for item in content(page)["items"]] == labels
+
+
+def test_an_output_that_is_an_input_is_refused(run, folder):
+    result(folder)
+    (folder / "r.html").symlink_to("r.npz")
+    before = (folder / "r.npz").read_bytes()
+    assert "would replace an input" in run("view", "r.npz")[2]
+    assert (folder / "r.npz").read_bytes() == before

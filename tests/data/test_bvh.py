@@ -282,3 +282,21 @@ def test_positions_on_every_joint(name):
     height = motion.joints()[..., 1]
     assert 1.2 < height[:, motion.bone("Head")].median() < 1.6
     assert height.min() > -0.1
+
+
+def test_a_chain_of_bones_may_be_longer_than_calls_may_be_nested(tmp_path):
+    count = 1500
+    chain = Motion(
+        bone_names=tuple(f"b{bone}" for bone in range(count)),
+        parents=tuple(range(-1, count - 1)),
+        offsets=torch.full((count, 3), 0.01),
+        ends=torch.zeros(count, 3),
+        rest_rotations=torch.eye(3).repeat(count, 1, 1),
+        rotations=torch.eye(3).repeat(1, count, 1, 1),
+        translation=torch.zeros(1, 3),
+        frame_rate=30.0,
+    )
+    write_bvh(tmp_path / "deep.bvh", chain)
+    lines = (tmp_path / "deep.bvh").read_text().splitlines()
+    assert sum("JOINT" in line for line in lines) == count - 1
+    assert sum(line.strip() == "}" for line in lines) == count + 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..._atomic import write_text
 from ...errors import InputError, short
 from .motion import (
     Motion,
@@ -18,7 +19,6 @@ from .motion import (
     matrix_from_euler,
     numbers,
     read_lines,
-    write_text,
 )
 
 __all__ = ["read_bvh", "write_bvh"]

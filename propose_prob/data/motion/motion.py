@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,13 +194,6 @@ def check_extent(path: Path, frames: int, bones: int) -> None:
             f"{path}: {frames} frames of {bones} bones, most of which do not move, would fill the "
             "memory; such a file is not read"
         )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
 
 
 def numbers(words: Sequence[str], count: int, where: str, what: str) -> list[float]:
