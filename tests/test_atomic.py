@@ -61,12 +61,18 @@ def writes(path):
             yield name
         if method in ("write_text", "write_bytes") and len(node.args) == 1 and "." in name:
             yield name
-        if name.startswith("tempfile.") or method == "NamedTemporaryFile":
+        # What has no name cannot be taken for another file.
+        if (
+            name.startswith("tempfile.")
+            and name != "tempfile.TemporaryFile"
+            or method == "NamedTemporaryFile"
+        ):
             yield name
         if method in ("open", "fdopen") and any(set(word) & set("wax+") for word in modes):
-            # A member of an archive that is itself written atomically, nothing at all, and the
-            # parts of an archive in a folder of their own.
-            if not re.match(r"(archive|open\(os\.devnull)", ast.unparse(node)):
+            # A member of an archive that is itself written atomically, nothing at all, a pipe to
+            # the parent process, and the parts of an archive in a folder of their own.
+            allowed = r"((self\._)?archive|open\(os\.devnull|os\.fdopen\(1,)"
+            if not re.match(allowed, ast.unparse(node)):
                 if "self._folder / name" not in ast.unparse(node):
                     yield ast.unparse(node)
         if method in ("savez", "savez_compressed", "savefig") and text[0] != "file":

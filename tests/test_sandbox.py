@@ -22,12 +22,15 @@ from propose_prob.pose.skeleton import H36M_17
 SECRET = b"secret bytes of this machine" * 8
 
 
+POINTS = np.linspace(0, 2, 102, dtype=np.float32)
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "a.nc"
     with open_writer(path, joint_names=H36M_17.joint_names) as writer:
         arrays = {
-            "point_estimate": np.arange(102, dtype=np.float32).reshape(2, 17, 3),
+            "point_estimate": POINTS.reshape(2, 17, 3),
             "pose": np.ones((2, 3, 17, 3), np.float32),
         }
         writer.append(arrays, {"frame": ["7", "8"], "person": ["a", "b"]})
@@ -129,7 +132,7 @@ HOSTILE = {
 def test_an_honest_result_is_read_whole(result):
     stored = read_result(result)
     assert stored.frames == ("7", "8") and stored.people == ("a", "b")
-    np.testing.assert_array_equal(stored.arrays["point_estimate"].ravel(), np.arange(102))
+    np.testing.assert_array_equal(stored.arrays["point_estimate"].ravel(), POINTS)
     assert stored.arrays["pose"].shape == (2, 3, 17, 3)
     assert stored.attributes["model"] == "none" and stored.attributes["num_skipped"] == 3
 

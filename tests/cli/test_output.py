@@ -69,7 +69,8 @@ def test_commands_print_in_one_place():
 def test_labels_and_keys_of_files_are_shown_as_escapes(run, folder, tiny_model):
     people = json.loads(coco_results(2))
     for person in people:
-        person["track_id"] = f"a{ESCAPES}".replace("\x00", "")
+        # NUL and half a surrogate pair are refused as names.
+        person["track_id"] = f"a{ESCAPES}".replace("\x00", "").replace("\udcff", "")
     people[1]["keypoints"][6:] = [0.0] * 45
     (folder / "p.json").write_text(json.dumps(people))
     code, out, err = run("lift", "p.json", "--model", tiny_model, "--out", "a.nc")
@@ -87,7 +88,7 @@ def test_labels_that_no_file_holds_are_refused(run, folder, tiny_model, body_mod
     (folder / "p.json").write_text(json.dumps(people))
     model = body_model if command[0] == "fit" else tiny_model
     code, out, err = run(command[0], "p.json", "--model", model, "--out", command[1])
-    assert code == 2 and err.count("\n") == 1 and "\\x00" in err
+    assert code == 2 and err.count("\n") == 1 and "NUL" in err
     assert os.listdir() == ["p.json"]
 
 
