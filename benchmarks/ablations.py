@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from propose_prob import load
-from propose_prob.data.cmu17 import FOCAL, load_cmu17
-from propose_prob.data.simulate import Simulator
+from propose_prob.datasets.cmu17 import FOCAL, load_cmu17
 from propose_prob.evaluation import Evaluator, Protocol
 from propose_prob.models.propose import ProPose
-from propose_prob.training.config import TrainConfig, from_dict
-from propose_prob.training.loop import Run
-from propose_prob.training.propose import ProPoseTrainer
+from propose_prob.training.configs import TrainConfig, from_dict
+from propose_prob.training.loop import TrainingLoop
+from propose_prob.training.simulation import Simulator
+from propose_prob.training.trainers import ProPoseTrainer
 from propose_prob.training.validation import Validation
+from propose_prob.weights import load
 
 SMALL = {"width": 256, "decoder_width": 160, "flow_width": 96, "code": 96}
 PAPER = {"best_of": 1.0, "random": 1.0, "energy": 0.0, "adversarial": 0.02}
@@ -116,7 +116,7 @@ def main() -> None:
         validation = Validation.from_cmu17(load_cmu17("val"))
         torch.manual_seed(config.seed)
         trainer = ProPoseTrainer(ProPose(config.model), config, simulator)
-        run = Run(trainer, validation, arguments.out / name)
+        run = TrainingLoop(trainer, validation, arguments.out / name)
         run.train()
         model = load(arguments.out / name / "best.safetensors")
         results[name] = {

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from prohmr import body_split
 
-from propose_prob import load
 from propose_prob.bodies import SkeletonBody
-from propose_prob.data import load_cmu_body
-from propose_prob.data.cmu17 import FOCAL
+from propose_prob.datasets import load_cmu_body
+from propose_prob.datasets.cmu17 import FOCAL
 from propose_prob.evaluation import mpjpe, pa_mpjpe
-from propose_prob.pose.rotations import matrix_from_6d
+from propose_prob.geometry.rotations import matrix_from_6d
 from propose_prob.tasks import fit, generic_prior
+from propose_prob.weights import load
 
 SPLITS = ("test_seen", "test_subject03")
 PRIORS = ("law", "training angles", "N(0, I)")

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from propose_prob import load
 from propose_prob.bodies import SkeletonBody
-from propose_prob.data import load_cmu17
-from propose_prob.data.cmu17 import FOCAL
+from propose_prob.datasets import load_cmu17
+from propose_prob.datasets.cmu17 import FOCAL
 from propose_prob.evaluation import pa_mpjpe
-from propose_prob.pose.align import procrustes
-from propose_prob.pose.rotations import matrix_from_6d
-from propose_prob.tasks.fuse import Cameras, ViewEvidence, fuse_views, pose_prior
+from propose_prob.geometry.alignment import procrustes
+from propose_prob.geometry.rotations import matrix_from_6d
+from propose_prob.tasks.fusion import Cameras, ViewEvidence, fuse_views, pose_prior
+from propose_prob.weights import load
 
 SPLITS = ("test_seen", "test_subject03")
 #: Standard deviation of a keypoint: the data's 5 px, in half image widths.
@@ -142,8 +142,8 @@ def posed(body: SkeletonBody, matrices: Tensor, shape: Tensor) -> Tensor:
 
 def mean_rotations(sixd: Tensor) -> Tensor:
     """Body rotations averaged over views and projected to SO(3), each view's own orientation."""
-    from propose_prob.pose.rotations import sixd_from_matrix
-    from propose_prob.tasks.views import kabsch
+    from propose_prob.geometry.rotations import sixd_from_matrix
+    from propose_prob.tasks.fusion import kabsch
 
     mean = matrix_from_6d(sixd[:, :, 1:]).mean(1, keepdim=True)
     rotation = kabsch(torch.eye(3).expand_as(mean), mean.mT)

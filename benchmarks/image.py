@@ -22,16 +22,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from propose_prob import load
 from propose_prob.bodies import load_open_body
-from propose_prob.data import load_cmu_body
-from propose_prob.data.crops import normalise_image
-from propose_prob.data.render import RenderConfig
-from propose_prob.data.render_set import RenderSet, load_renders, render_set
+from propose_prob.datasets import load_cmu_body
 from propose_prob.evaluation import CalibrationCurve, energy_scores, mpjpe, pa_mpjpe
+from propose_prob.geometry.rotations import matrix_from_6d
+from propose_prob.images.crops import normalize_image
+from propose_prob.images.render_set import RenderSet, load_renders, render_set
+from propose_prob.images.renderer import RenderConfig
 from propose_prob.models import BodyEstimate, ProHMR
-from propose_prob.pose.rotations import matrix_from_6d
 from propose_prob.tasks import fit, generic_prior
+from propose_prob.weights import load
 
 SPLITS = ("val", "test_seen", "test_subject03")
 PRIORS = ("image law", "training angles", "N(0, 0.4^2)")
@@ -81,7 +81,7 @@ class People:
 
     def ask(self, images: Tensor) -> BodyEstimate:
         """The model's answer to images `(B, 3, S, S)`."""
-        return self.model.estimate_images(normalise_image(images))
+        return self.model.estimate_images(normalize_image(images))
 
     def joints(self, sixd: Tensor, shape: Tensor) -> Tensor:
         """Root-relative joints `(..., 17, 3)` of 6D rotations."""

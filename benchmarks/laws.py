@@ -26,21 +26,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from propose_prob import available, load
-from propose_prob._atomic import write_text
-from propose_prob.data.cmu17 import load_cmu17
-from propose_prob.evaluation import (
-    Calibration,
-    CMU17Set,
-    Condition,
-    calibration_hits,
-    energy_scores,
-    mpjpe,
-    nll_per_coordinate,
-    prepare,
-)
-from propose_prob.models import BodyLifter, ProHMR
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.datasets.cmu17 import load_cmu17
+from propose_prob.evaluation import CMU17Set, energy_scores, mpjpe
+from propose_prob.evaluation.calibration import Calibration, calibration_hits
+from propose_prob.evaluation.conditions import Condition, prepare
+from propose_prob.evaluation.scores import nll_per_coordinate
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.io.atomic import write_text
+from propose_prob.models import ProHMR, ProHMRJoints
+from propose_prob.weights import available, load
 
 SPLITS = ("val", "test_seen", "test_subject03")
 KINDS = ("exact", "noisy")
@@ -130,7 +124,7 @@ def _digest(file: str) -> str:
 
 def _load(file: str) -> Any:
     model = load(file)
-    return BodyLifter(model).eval() if isinstance(model, ProHMR) else model
+    return ProHMRJoints(model).eval() if isinstance(model, ProHMR) else model
 
 
 @torch.no_grad()

@@ -27,20 +27,13 @@ from torch import Tensor
 
 from propose_prob.bodies import SkeletonBody
 from propose_prob.conditional import ConditionalFlow, StandardBase, glow_stack
-from propose_prob.data import load_cmu_body
-from propose_prob.distributions import (
-    KeypointLikelihood,
-    PoseFlowDistribution,
-    VectorToRotations,
-)
+from propose_prob.datasets import load_cmu_body
+from propose_prob.distributions import KeypointLikelihood, PoseFlowDistribution
+from propose_prob.distributions.flow import VectorToRotations
+from propose_prob.geometry.camera import look_at, project
+from propose_prob.geometry.rotations import matrix_from_6d, matrix_from_axis_angle, sixd_from_matrix
 from propose_prob.inference import map_estimate
 from propose_prob.models import ProHMR, ProHMRConfig
-from propose_prob.pose.camera import look_at, project
-from propose_prob.pose.rotations import (
-    matrix_from_6d,
-    matrix_from_axis_angle,
-    sixd_from_matrix,
-)
 
 FOCAL, CENTER, NOISE, SPREAD = 1145.0, 500.0, 5.0, 0.3
 SPLITS = ("test_seen", "test_subject03")
@@ -248,7 +241,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model = None
     if arguments.model is not None:
-        from propose_prob import load
+        from propose_prob.weights import load
 
         model = load(arguments.model)
         model.requires_grad_(True)

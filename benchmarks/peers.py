@@ -18,9 +18,9 @@ from propose_prob.conditional import (
     ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
-    ConditionalLU,
     FixedPermutation,
     InverseTransform,
+    LULinearModule,
     StandardBase,
 )
 
@@ -123,8 +123,8 @@ def prohmr(features: int, context: int, *, width: int = 1024, layers: int = 4) -
 @torch.no_grad()
 def _from_nflows_linear(
     norm: nn.Module, linear: nn.Module, features: int
-) -> tuple[ActNorm, ConditionalLU]:
-    ours, lu = ActNorm(features), ConditionalLU(features)
+) -> tuple[ActNorm, LULinearModule]:
+    ours, lu = ActNorm(features), LULinearModule(features)
     ours.shift.copy_(norm.shift)
     ours.log_scale.copy_(norm.log_scale)
     lower, upper = linear._create_lower_upper()

@@ -22,13 +22,13 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from propose_prob import load
-from propose_prob.data import load_cmu17
-from propose_prob.data.cmu17 import FOCAL
+from propose_prob.datasets import load_cmu17
+from propose_prob.datasets.cmu17 import FOCAL
 from propose_prob.distributions import JointLikelihood
+from propose_prob.geometry.rotations import matrix_from_6d
 from propose_prob.inference import posterior
-from propose_prob.models import BodyLifter
-from propose_prob.pose.rotations import matrix_from_6d
+from propose_prob.models import ProHMRJoints
+from propose_prob.weights import load
 
 FRAME, CAMERA = 2500, 0
 WRISTS, ANKLES = [13, 16], [3, 6]
@@ -65,7 +65,7 @@ def cases() -> list[Case]:
         decoded = load("propose-cmu17").conditional(p2d, focal=FOCAL)
         prohmr = load("prohmr-cmu17")
         estimate = getattr(prohmr, "model", prohmr).estimate(p2d, focal=FOCAL)
-    body = BodyLifter(getattr(prohmr, "model", prohmr)).body
+    body = ProHMRJoints(getattr(prohmr, "model", prohmr)).body
 
     def depth(seen: Tensor) -> None:
         with pyro.plate("people", len(seen)):

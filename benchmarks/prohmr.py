@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from propose_prob import load
 from propose_prob.bodies import SkeletonBody
-from propose_prob.data import CMU17, load_cmu17, load_cmu_body
-from propose_prob.data.cmu17 import FOCAL
+from propose_prob.datasets import CMU17, load_cmu17, load_cmu_body
+from propose_prob.datasets.cmu17 import FOCAL
 from propose_prob.evaluation import CMU17Set, Protocol, evaluate, pa_mpjpe
-from propose_prob.models import BodyLifter, ProHMR
-from propose_prob.pose.rotations import geodesic_distance, matrix_from_6d
+from propose_prob.geometry.rotations import geodesic_distance, matrix_from_6d
+from propose_prob.models import ProHMR, ProHMRJoints
+from propose_prob.weights import load
 
 SPLITS = ("val", "test_seen", "test_subject03")
 
@@ -40,7 +40,7 @@ def accuracy(model: ProHMR, split: str, stride: int, samples: int, **fields: Any
         "CMU17 bodies", split, num_samples=samples, samples="law", frame_stride=stride, **fields
     )
     data = CMU17Set(body_split(split), fields["keypoints"], stride)
-    report = evaluate(BodyLifter(model), data, protocol)
+    report = evaluate(ProHMRJoints(model), data, protocol)
     return {"protocol": protocol.describe(), **dataclasses.asdict(report.items)}
 
 

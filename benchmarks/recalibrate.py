@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from prohmr import body_split
 
-from propose_prob import load, save
-from propose_prob.data import CMU17, load_cmu17
-from propose_prob.evaluation import CMU17Set, recalibrate, recalibrate_base
-from propose_prob.models import BodyLifter, ProHMR
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.datasets import CMU17, load_cmu17
+from propose_prob.evaluation import CMU17Set, recalibrate
+from propose_prob.evaluation.fit_recalibration import recalibrate_base
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.models import ProHMR, ProHMRJoints
+from propose_prob.weights import load, save
 
 
 def with_other_builds(data: CMU17, *, bone_sd: float, size_sd: float, seed: int = 0) -> CMU17:
@@ -52,7 +53,7 @@ def main() -> None:
     if isinstance(model, ProHMR):
         data = body_split("val")
         sets = [CMU17Set(data, kind, arguments.stride) for kind in ("exact", "noisy")]
-        recalibrate_base(BodyLifter(model), model, sets, samples=arguments.samples)
+        recalibrate_base(ProHMRJoints(model), model, sets, samples=arguments.samples)
         calibration = model.calibration
         print("log temperature", calibration.log_temperature.item())
         print("slopes", dict(zip(calibration.FEATURES, calibration.slopes.tolist(), strict=True)))

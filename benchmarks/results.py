@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from propose_prob import load
-from propose_prob.data.cmu17 import FOCAL, load_cmu17
+from propose_prob.datasets.cmu17 import FOCAL, load_cmu17
 from propose_prob.evaluation import PROTOCOLS, CMU17Set, evaluate
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.weights import load
 
 SPLITS = ("val", "test_seen", "test_subject03")
 

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from propose_prob import load
-from propose_prob.data import load_cmu17
-from propose_prob.data.cmu17 import FOCAL
+from propose_prob.datasets import load_cmu17
+from propose_prob.datasets.cmu17 import FOCAL
 from propose_prob.evaluation import acceleration_error, pa_mpjpe
-from propose_prob.tasks.smooth import smooth, typical_acceleration
+from propose_prob.tasks.smoothing import smooth, typical_acceleration
+from propose_prob.weights import load
 
 SPLITS = ("test_seen", "test_subject03")
 DROPPED = 0.3

@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from propose_prob import available
 from propose_prob.cli.options import package_version
+from propose_prob.weights import available
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))

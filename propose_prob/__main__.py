@@ -2,6 +2,6 @@
 
 import sys
 
-from propose_prob.cli import main
+from .cli import main
 
 sys.exit(main())

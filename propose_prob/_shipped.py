@@ -7,8 +7,8 @@ import json
 from functools import cache
 from pathlib import Path
 
-from ._files import open_file
 from .errors import InputError
+from .io.files import open_file
 
 __all__ = ["shipped_file", "shipped_hashes"]
 

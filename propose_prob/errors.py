@@ -10,7 +10,7 @@ class InputError(ValueError):
     prints it without a traceback and exits with code 2.
 
     Example:
-        >>> from propose_prob.data import read_keypoints
+        >>> from propose_prob.io import read_keypoints
         >>> try:
         ...     read_keypoints("missing.json")
         ... except InputError as error:

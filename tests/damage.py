@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 
-from propose_prob import InputError
+from propose_prob.errors import InputError
 
 _HOSTILE = (
     b"[" * 3000, b"1e999", b"\x00", b"NaN", b"-", b"\xff\xff\xff\x7f", b'{"a":' * 3000,

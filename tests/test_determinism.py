@@ -6,14 +6,14 @@ import sys
 import pytest
 import torch
 
-from propose_prob import available, load
 from propose_prob.conditional import freeze
+from propose_prob.weights import available, load
 
 NAMES = [name for name in available() if "image" not in name]
 
 AGAIN = """
 import hashlib, sys, torch
-from propose_prob import load
+from propose_prob.weights import load
 torch.set_num_threads(1)
 model = load(sys.argv[1])
 p2d = 100 * torch.randn(3, 17, 2, generator=torch.Generator().manual_seed(0)) + 500

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import save
-from propose_prob.inference import netcdf, open_writer
 from propose_prob.models import ProHMR, ProHMRConfig
+from propose_prob.results import netcdf, open_writer
+from propose_prob.weights import save
 
 # A limit on the size of files stands in for a full disk: writes fail in the same place.
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from propose_prob import ProPose, save
+from propose_prob.models import ProPose
+from propose_prob.weights import save
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = Path(sys.argv[1])
@@ -72,7 +73,7 @@ STREAMED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from propose_prob.inference import open_writer
+from propose_prob.results import open_writer
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 labels = {"frame": [*range(20)], "person": [0] * 20}
 try:

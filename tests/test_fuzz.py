@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import InputError, ProPose, ProPoseConfig, load, save
 from propose_prob.bodies import load_smpl
-from propose_prob.data import read_amass, read_bvh, read_keypoints, read_spin
-from propose_prob.data.trc import read_trc
+from propose_prob.cli.train import read_world
+from propose_prob.datasets import read_spin
+from propose_prob.errors import InputError
+from propose_prob.io import read_amass, read_bvh, read_keypoints
+from propose_prob.io.markers import read_trc
+from propose_prob.models import ProPose, ProPoseConfig
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
-from propose_prob.training.config import TrainConfig, read_config
-from propose_prob.training.run import read_world
+from propose_prob.training.configs import TrainConfig, read_config
+from propose_prob.weights import load, save
 from tests.damage import check_damaged
 
 OPENPOSE = json.dumps(

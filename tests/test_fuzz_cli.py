@@ -12,26 +12,25 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import InputError, ProPose, ProPoseConfig, save
 from propose_prob.cli import main
-from propose_prob.inference.stored import read_result
-from propose_prob.inference.streams import open_writer
-from propose_prob.models import ProHMR, ProHMRConfig
-from propose_prob.pose.skeleton import H36M_17
-from propose_prob.training.config import (
+from propose_prob.errors import InputError
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.images.training import ImageTrainConfig
+from propose_prob.models import ProHMR, ProHMRConfig, ProPose, ProPoseConfig
+from propose_prob.results.reader import read_result
+from propose_prob.results.writer import open_writer
+from propose_prob.training.configs import (
     BodyTrainConfig,
+    DiffusionTrainConfig,
     LiftingTrainConfig,
+    MixtureTrainConfig,
+    RegressionTrainConfig,
     TrainConfig,
+    VariationalTrainConfig,
     from_dict,
     to_dict,
 )
-from propose_prob.training.config_baselines import (
-    DiffusionTrainConfig,
-    MixtureTrainConfig,
-    RegressionTrainConfig,
-    VariationalTrainConfig,
-)
-from propose_prob.training.config_images import ImageTrainConfig
+from propose_prob.weights import save
 
 pytest.importorskip("matplotlib", reason="commands draw")
 

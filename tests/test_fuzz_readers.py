@@ -10,26 +10,27 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import _sandbox
 from propose_prob.bodies import load_open_body, load_smpl
 from propose_prob.cli.fuse import read_cameras
 from propose_prob.cli.view import _read_truth
-from propose_prob.data import read_amc, read_keypoints, read_spin
-from propose_prob.data.arrays import read_pairs
-from propose_prob.data.c3d import read_c3d
-from propose_prob.data.h36m import read_h36m
-from propose_prob.data.mpi_inf_3dhp import read_mpi_inf_3dhp_test, read_mpi_inf_3dhp_train
-from propose_prob.data.render import RenderConfig
-from propose_prob.data.render_set import load_renders, render_set
-from propose_prob.data.spin_images import SpinSource, read_image
-from propose_prob.data.threedpw import read_3dpw
+from propose_prob.datasets import read_spin
+from propose_prob.datasets.h36m import read_h36m
+from propose_prob.datasets.mpi_inf_3dhp import read_mpi_inf_3dhp_test, read_mpi_inf_3dhp_train
+from propose_prob.datasets.pairs import read_pairs
+from propose_prob.datasets.threedpw import read_3dpw
 from propose_prob.errors import InputError
-from propose_prob.inference.stored import read_result
-from propose_prob.inference.streams import open_writer
-from propose_prob.networks import ResNet, load_backbone
-from propose_prob.pose.skeleton import SMPL_24
+from propose_prob.geometry.skeletons import SMPL_24
+from propose_prob.images.render_set import load_renders, render_set
+from propose_prob.images.renderer import RenderConfig
+from propose_prob.images.resnet import ResNet, load_backbone
+from propose_prob.images.spin_images import SpinSource, read_image
+from propose_prob.io import read_amc, read_keypoints, sandbox
+from propose_prob.io.markers import read_c3d
+from propose_prob.results.reader import read_result
+from propose_prob.results.writer import open_writer
 from tests.damage import check_damaged, odd
-from tests.data import test_amc, test_c3d, test_h36m, test_mpi_inf_3dhp, test_threedpw
+from tests.datasets import test_h36m, test_mpi_inf_3dhp, test_threedpw
+from tests.io import test_amc, test_c3d
 
 Image = pytest.importorskip("PIL.Image", reason="reads images")
 
@@ -244,7 +245,7 @@ def test_damaged_files(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_many_damaged_files(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(_sandbox, "_SECONDS", 10.0)
+    monkeypatch.setattr(sandbox, "_SECONDS", 10.0)
     check(name, tmp_path, range(1000, 1200 if name in APART else 3000))
 
 

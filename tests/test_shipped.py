@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 import propose_prob
-from propose_prob import InputError, _shipped, available, load
+from propose_prob import _shipped
 from propose_prob.bodies import load_open_body
-from propose_prob.data import load_cmu17, load_cmu_body
+from propose_prob.datasets import load_cmu17, load_cmu_body
+from propose_prob.errors import InputError
+from propose_prob.weights import available, load
 
 ROOT = Path(propose_prob.__file__).parent
 TEXT = {".py", ".pyc", ".md", ".html", ".typed"}

@@ -21,41 +21,40 @@ from propose_prob.conditional import (
     ActNorm,
     ConditionalCoupling,
     ConditionalFlow,
-    ConditionalLU,
     FixedPermutation,
     HomoscedasticGaussian,
+    IdentityTransform,
     InverseTransform,
-    NoTransform,
+    LULinearModule,
     StandardBase,
     VariationalPILGD,
     coupling_stack,
     glow_stack,
 )
-from propose_prob.distributions import (
-    PoseFlowDistribution,
-    RecalibratedDistribution,
-    VectorToRotations,
-)
+from propose_prob.distributions import PoseFlowDistribution, RecalibratedDistribution
+from propose_prob.distributions.flow import VectorToRotations
 from propose_prob.models import (
     ConditionalVAE,
-    DiffusionConfig,
-    Evidence,
     LiftingConfig,
     LiftingFlow,
-    MixtureConfig,
     MixtureDensity,
     ProHMR,
     ProHMRConfig,
     ProPose,
     ProPoseConfig,
     RegressionBaseline,
-    RegressionConfig,
     ScoreDiffusion,
+)
+from propose_prob.models.base import KeypointModel
+from propose_prob.models.baselines import (
+    DiffusionConfig,
+    MixtureConfig,
+    RegressionConfig,
     VariationalConfig,
 )
-from propose_prob.models.baselines import KeypointModel
-from propose_prob.models.discriminator import PoseDiscriminator
-from propose_prob.networks import ResidualMLP
+from propose_prob.models.discriminators import PoseDiscriminator
+from propose_prob.models.evidence import Evidence
+from propose_prob.nn import ResidualMLP
 from propose_prob.transforms import (
     Chain,
     DiagonalAffine,
@@ -159,8 +158,8 @@ def _transforms() -> dict[str, TransformCase]:
         _pure("chain_constant", Chain([_lu(3), DiagonalAffine(randn(3), randn(3, seed=1))]), 3),
         _pure("chain_foreign", _foreign_chain(), 4, False),
         _lazy("actnorm", ActNorm(4), 4, True, contextual=False),
-        _lazy("conditional_lu", ConditionalLU(4), 4, True, contextual=False),
-        _lazy("no_transform", NoTransform(), 4, True, contextual=False),
+        _lazy("conditional_lu", LULinearModule(4), 4, True, contextual=False),
+        _lazy("no_transform", IdentityTransform(), 4, True, contextual=False),
         _lazy("fixed_permutation", FixedPermutation(5, seed=3), 5, True, contextual=False),
         _lazy("inverse_coupling", InverseTransform(ConditionalCoupling(5, CONTEXT)), 5, False),
         _lazy("glow_additive", glow_stack(4, CONTEXT, couplings=2, width=12, blocks=1), 4, True),

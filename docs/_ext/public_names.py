@@ -24,7 +24,7 @@ class Page:
     """One page: which names of which modules it documents, in order.
 
     Attributes:
-        part: The part's module, `propose_prob.pose`.
+        part: The part's module, `propose_prob.geometry`.
         names: Public names by the module under which they are documented.
     """
 

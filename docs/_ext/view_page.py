@@ -10,9 +10,9 @@ import torch
 from sphinx.application import Sphinx
 
 import propose_prob
-from propose_prob.inference import open_writer, read_result
-from propose_prob.pose import H36M_17
-from propose_prob.visualisation import write_viewer
+from propose_prob.geometry import H36M_17
+from propose_prob.plotting import write_viewer
+from propose_prob.results import open_writer, read_result
 
 #: Every so many frames of one real sequence, and how many of them.
 STEP, FRAMES, DRAWS = 3, 40, 40
@@ -24,7 +24,7 @@ def _write(app: Sphinx) -> None:
     if page.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    data = propose_prob.data.load_cmu17("test_seen")
+    data = propose_prob.datasets.load_cmu17("test_seen")
     rows = (data.seq_id == data.seq_id[0]).nonzero()[:, 0][: STEP * FRAMES : STEP]
     p2d, truth = data.p2d("noisy")[rows, 0], data.p3d()[rows, 0]
     torch.manual_seed(0)

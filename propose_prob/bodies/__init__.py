@@ -1,17 +1,18 @@
 """Bodies: from joint rotations and shape to joints and surfaces."""
 
-from propose_prob.bodies.body import Body, BodyOutput
-from propose_prob.bodies.mesh import MeshBody
-from propose_prob.bodies.open import load_open_body
-from propose_prob.bodies.skeleton import SkeletonBody, default_body
-from propose_prob.bodies.smpl import load_smpl
+from .body import Body, BodyOutput
+from .body_bvh import write_body_bvh
+from .mesh_body import MeshBody
+from .open_body import load_open_body
+from .skeleton_body import SkeletonBody
+from .smpl import load_smpl
 
 __all__ = [
     "Body",
     "BodyOutput",
     "MeshBody",
     "SkeletonBody",
-    "default_body",
     "load_open_body",
     "load_smpl",
+    "write_body_bvh",
 ]

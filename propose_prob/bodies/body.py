@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from propose_prob.errors import InputError
-from propose_prob.pose.skeleton import SMPL_24, Skeleton
+from ..errors import InputError
+from ..geometry.skeletons import SMPL_24, Skeleton
 
 __all__ = ["Body", "BodyOutput", "Kinematics"]
 

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from propose_prob._archives import map_npy, plain_array, read_npz
-from propose_prob._unpickle import load_pickle
-from propose_prob.bodies.mesh import MeshBody
-from propose_prob.errors import InputError
-from propose_prob.pose.convert import DERIVED
-from propose_prob.pose.rotations import matrix_from_axis_angle
-from propose_prob.pose.skeleton import BODY_25, COCO_17, H36M_17, MPII_16, SMPL_24, Skeleton
+from ..errors import InputError
+from ..geometry.rotations import matrix_from_axis_angle
+from ..geometry.skeletons import BODY_25, COCO_17, DERIVED, H36M_17, MPII_16, SMPL_24, Skeleton
+from ..io.archives import map_npy, plain_array, read_npz
+from ..io.unpickle import load_pickle
+from .mesh_body import MeshBody
 
 __all__ = ["SMPLH_52", "SMPLX_55", "load_smpl"]
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
-from .._atomic import discard
 from ..errors import InputError
+from ..io.atomic import discard
 from .demo import Demo
 from .evaluate import Evaluate
 from .fit import Fit
@@ -185,8 +185,9 @@ def _parse(args: list[str]) -> _Command:
     if name in commands:
         return _in_one_line(lambda: tyro.cli(commands[name], prog=program, args=args[1:]), program)
     if name == "train":
-        from ..training.run import (
+        from .train import (
             TrainDiffusion,
+            TrainImage,
             TrainLifting,
             TrainMixture,
             TrainProHMR,
@@ -194,7 +195,6 @@ def _parse(args: list[str]) -> _Command:
             TrainRegression,
             TrainVariational,
         )
-        from ..training.run_image import TrainImage
 
         models: dict[str, Any] = {
             "propose": TrainProPose,

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._atomic import atomic_file, check_outputs
 from .._shipped import shipped_file
 from ..errors import InputError
+from ..io.atomic import atomic_file, check_outputs
 from .lift import batch_arrays
 from .options import (
     DEFAULT_MODEL,
-    Machine,
-    MachineOptions,
+    Runtime,
+    RuntimeOptions,
     at_least,
     model_name,
     prepare_drawing,
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from ..data.keypoints import Keypoints
-    from ..pose.skeleton import Skeleton
+    from ..geometry.skeletons import Skeleton
+    from ..io.keypoints import Keypoints
+    from ..plotting.demo import DemoContent
     from ..tasks import LiftedBatch
-    from ..visualisation import DemoContent
 
     Array = npt.NDArray[Any]
 
@@ -62,7 +62,7 @@ class Demo:
     out: Path = Path("propose-demo")
     model: str = DEFAULT_MODEL
     samples: int = 200
-    machine: MachineOptions = field(default_factory=Machine)
+    machine: Runtime = field(default_factory=RuntimeOptions)
 
     def run(self) -> None:
         """Run the demonstration.
@@ -115,8 +115,8 @@ class Demo:
         )
 
     def _write(self, batch: LiftedBatch, answer: _Answer, figure: Path, stored: Path) -> None:
-        from ..inference.streams import open_writer
-        from ..visualisation import demo_figure
+        from ..plotting.demo import demo_figure
+        from ..results.writer import open_writer
 
         drawing = demo_figure(_content(answer, model_name(self.model)))
         protocol = (
@@ -148,7 +148,7 @@ class _Answer:
 
     @classmethod
     def of(cls, batch: LiftedBatch, hypotheses: Tensor) -> _Answer:
-        from ..pose.skeleton import H36M_17
+        from ..geometry.skeletons import H36M_17
 
         distance = (batch.samples - batch.point_estimate).norm(dim=-1)
         return cls(
@@ -195,7 +195,7 @@ def _seed(seed: int) -> None:
 
 
 def _detection() -> Keypoints:
-    from ..data.keypoints import read_keypoints
+    from ..io.keypoints import read_keypoints
 
     return next(read_keypoints(shipped_file(f"assets/{_DETECTION}")))
 
@@ -220,7 +220,7 @@ def _content(answer: _Answer, model: str) -> DemoContent:
     import numpy as np
     from matplotlib.image import imread
 
-    from ..visualisation import DemoContent
+    from ..plotting.demo import DemoContent
 
     image = imread(shipped_file(f"assets/{_PHOTO}"))
     scale = np.array(image.shape[1::-1]) / np.array(_DETECTED_SIZE)
@@ -243,7 +243,7 @@ def _reproject(answer: _Answer) -> Array:
     """Hypotheses `(S, J, 3)` on the photo `(S, J, 2)`, each placed by its visible joints."""
     import torch
 
-    from ..pose.camera import project, root_translation
+    from ..geometry.camera import project, root_translation
 
     width, height = _DETECTED_SIZE
     focal, center = _DRAWN_FOCAL * height, torch.tensor([width / 2, height / 2])

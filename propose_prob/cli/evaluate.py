@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .._atomic import check_outputs, write_text
 from ..errors import InputError
+from ..io.atomic import check_outputs, write_text
 from .measure import Measure, MeasureOptions, Name, evaluation_set
-from .options import DEFAULT_MODEL, Machine, MachineOptions, model_name, package_version
+from .options import DEFAULT_MODEL, Runtime, RuntimeOptions, model_name, package_version
 from .output import tell
 
 if TYPE_CHECKING:
-    from ..evaluation import Report
+    from ..evaluation.reports import Report
 
 __all__ = ["Evaluate"]
 
@@ -32,7 +32,7 @@ class Evaluate:
         models: Names of shipped models or paths of .safetensors files. One gets the whole report,
             several get one table of the protocol's headline metrics.
         protocol: What is measured, on which data set.
-        data: Folder of the data set's own files (see `propose_prob.data`); cmu17 ships.
+        data: Folder of the data set's own files (see `propose_prob.datasets`); cmu17 ships.
         split: Part of the data set.
         smpl_male: SMPL file for 3dpw's 14 joints; without it the data's own joints lack the head.
         smpl_female: The same for women.
@@ -52,7 +52,7 @@ class Evaluate:
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE|-")] = None
     markdown: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     measure: MeasureOptions = field(default_factory=Measure)
-    machine: MachineOptions = field(default_factory=Machine)
+    machine: Runtime = field(default_factory=RuntimeOptions)
 
     def run(self) -> None:
         """Evaluate and print.

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from .._atomic import atomic_file, check_outputs
 from ..errors import InputError
+from ..io.atomic import atomic_file, check_outputs
 from .lift import _people, _skipped_line, _with_source
-from .options import Machine, MachineOptions, progress, run_attributes
+from .options import Runtime, RuntimeOptions, progress, run_attributes
 from .output import printable, tell, warn
 
 if TYPE_CHECKING:
     from ..bodies import Body
-    from ..data.keypoints import Keypoints
-    from ..tasks import FittedPeople, Skipped
+    from ..io.keypoints import Keypoints
+    from ..tasks.fitting import FittedPeople
+    from ..tasks.people import Skipped
 
 __all__ = ["Fit"]
 
@@ -98,7 +99,7 @@ class Fit:
     frame_rate: float = 30.0
     solver: Literal["auto", "lm", "lbfgs", "adam"] = "auto"
     batch_size: int = 64
-    machine: MachineOptions = field(default_factory=Machine)
+    machine: Runtime = field(default_factory=RuntimeOptions)
 
     def run(self) -> None:
         """Fit everything and write the output.
@@ -170,10 +171,10 @@ class Fit:
                 raise InputError(f"expected {option} > 0, got {value}")
 
     def _model(self) -> Any:
-        from ..models import BodyLifter
+        from ..models import ProHMRJoints
 
         loaded = self.machine.load(self.model)
-        if not isinstance(loaded, BodyLifter) or loaded.model.config.keypoints != 17:
+        if not isinstance(loaded, ProHMRJoints) or loaded.model.config.keypoints != 17:
             raise InputError(
                 f"expected a model of body pose given 17 keypoints such as prohmr-cmu17, "
                 f"got {self.model}"
@@ -201,7 +202,7 @@ class Fit:
         return body
 
     def _frames(self, bar: Any) -> Iterator[Keypoints]:
-        from ..data.keypoints import read_keypoints
+        from ..io.keypoints import read_keypoints
 
         for path in self.files:
             stream = read_keypoints(path, skeleton=self.skeleton, image_size=self.image_size)
@@ -222,7 +223,7 @@ class Fit:
         if out.suffix == ".bvh":
             return _write_motion(out, arrays, labels["person"], body, self.frame_rate)
         if out.suffix in (".ply", ".glb"):
-            from ..data.meshes import write_meshes
+            from ..io.meshes import write_meshes
 
             assert body.faces is not None  # `_body` saw to it.
             pairs = zip(labels["frame"], labels["person"], strict=True)
@@ -294,9 +295,9 @@ def _write_arrays(
 ) -> None:
     import numpy as np
 
-    from ..inference.netcdf import netcdf_file
-    from ..inference.schema import AXES, IMAGE_AXES, stored_labels
-    from ..pose.skeleton import H36M_17, SMPL_24
+    from ..geometry.skeletons import H36M_17, SMPL_24
+    from ..results.netcdf import netcdf_file
+    from ..results.schema import AXES, IMAGE_AXES, stored_labels
 
     labels = {name: stored_labels(name, texts) for name, texts in labels.items()}
     values = {name: arrays[name].numpy() for name in _VARIABLES}
@@ -337,7 +338,7 @@ def _write_motion(
     """One BVH file for each label of a person, frames in the order of the input."""
     import torch
 
-    from ..data import write_body_bvh
+    from ..bodies import write_body_bvh
 
     theta = arrays["theta"]
     missing = body.num_joints - theta.shape[1]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .._files import read_json
 from ..errors import InputError
-from .options import DEFAULT_MODEL, Machine, MachineOptions, at_least, run_attributes
+from ..io.files import read_json
+from .options import DEFAULT_MODEL, Runtime, RuntimeOptions, at_least, run_attributes
 from .output import tell, warn
 from .tracks import Track, check_intrinsics, check_output_name, frames_word, read_track
 
 if TYPE_CHECKING:
-    from ..tasks.fuse import Cameras, Fused
+    from ..tasks.fusion import Cameras, Fused
 
 __all__ = ["Fuse"]
 
@@ -72,7 +72,7 @@ class Fuse:
     min_confidence: float = 0.0
     by_order: bool = False
     batch_size: int = 64
-    machine: MachineOptions = field(default_factory=Machine)
+    machine: Runtime = field(default_factory=RuntimeOptions)
 
     def run(self) -> None:
         """Fuse and write the output.
@@ -101,9 +101,9 @@ class Fuse:
             for path in self.files
         ]  # fmt: skip
         model = self.machine.load(self.model)
-        from ..models import BodyLifter
+        from ..models import ProHMRJoints
 
-        if isinstance(model, BodyLifter):
+        if isinstance(model, ProHMRJoints):
             raise InputError(
                 f"expected a model of joints such as {DEFAULT_MODEL}, and {self.model} is one of "
                 "body pose; tasks.fuse_views fuses its laws of rotations"
@@ -120,7 +120,7 @@ class Fuse:
     ) -> tuple[list[int], Fused]:
         import torch
 
-        from ..tasks.fuse import ViewEvidence, fuse_views
+        from ..tasks.fusion import ViewEvidence, fuse_views
 
         numbers = sorted({number for track in tracks for number in track.numbers})
         place = {number: row for row, number in enumerate(numbers)}
@@ -151,8 +151,8 @@ class Fuse:
         )  # fmt: skip
 
     def _write(self, out: Path, numbers: list[int], result: Fused, views: int) -> None:
-        from ..inference.streams import open_writer
-        from ..pose.skeleton import H36M_17
+        from ..geometry.skeletons import H36M_17
+        from ..results.writer import open_writer
 
         axes = "the first view seen" if self.cameras is None else "the world"
         protocol = f"fusion of {views} views, product of their laws, axes of {axes}"
@@ -184,7 +184,7 @@ def read_cameras(path: Path, views: int) -> Cameras:
     """
     import torch
 
-    from ..tasks.fuse import Cameras
+    from ..tasks.fusion import Cameras
 
     listed = read_json(path)
     if not isinstance(listed, list) or len(listed) != views:

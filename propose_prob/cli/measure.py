@@ -12,7 +12,10 @@ from ..errors import InputError
 from .options import at_least, progress
 
 if TYPE_CHECKING:
-    from ..evaluation import EvaluationSet, Gallery, Protocol, Report
+    from ..evaluation import Protocol
+    from ..evaluation.reports import Report
+    from ..evaluation.sets import EvaluationSet
+    from ..evaluation.worst_cases import WorstCaseTracker
 
 __all__ = ["Measure", "MeasureOptions", "Name", "evaluation_set"]
 
@@ -103,7 +106,7 @@ class Measure:
         protocol: Protocol,
         *,
         device: str,
-        gallery: Gallery | None = None,
+        gallery: WorstCaseTracker | None = None,
     ) -> Report:
         """Everything measured about one model, with a progress bar.
 
@@ -146,7 +149,7 @@ def evaluation_set(
 
     kind, stride = protocol.keypoints, protocol.frame_stride
     if name == "cmu17":
-        from ..data.cmu17 import load_cmu17
+        from ..datasets.cmu17 import load_cmu17
 
         if kind not in ("exact", "noisy"):
             raise InputError(f"expected --kind of exact or noisy for cmu17, got {kind!r}")
@@ -156,10 +159,10 @@ def evaluation_set(
     if folder is None:
         raise InputError(f"{protocol.dataset} does not ship: expected --data DIR, got none")
     place = folder
-    from ..pose.skeleton import H36M_17, MPI_INF_3DHP_17
+    from ..geometry.skeletons import H36M_17, MPI_INF_3DHP_17
 
     if name in ("h36m-p1", "h36m-p2"):
-        from ..data.h36m import read_h36m
+        from ..datasets.h36m import read_h36m
 
         return ClipSet(
             *(protocol.dataset, protocol.split, kind, H36M_17),
@@ -170,14 +173,14 @@ def evaluation_set(
     if kind != expected:
         raise InputError(f"expected --kind {expected} for {name}, got {kind!r}")
     if name == "3dhp":
-        from ..data.mpi_inf_3dhp import read_mpi_inf_3dhp_test
+        from ..datasets.mpi_inf_3dhp import read_mpi_inf_3dhp_test
 
         return ClipSet(
             *(protocol.dataset, protocol.split, kind, MPI_INF_3DHP_17),
             read=lambda: read_mpi_inf_3dhp_test(place),
             stride=stride,
         )
-    from ..data.threedpw import read_3dpw
+    from ..datasets.threedpw import read_3dpw
 
     split: Any = protocol.split
     return ClipSet(

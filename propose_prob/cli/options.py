@@ -18,8 +18,8 @@ from .output import printable
 
 __all__ = [
     "DEFAULT_MODEL",
-    "Machine",
-    "MachineOptions",
+    "RuntimeOptions",
+    "Runtime",
     "at_least",
     "model_file",
     "model_name",
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Machine:
+class RuntimeOptions:
     """Where a command runs.
 
     Attributes:
@@ -71,15 +71,15 @@ class Machine:
         loaded = load(model, device=self.device)
         # Afterwards: building the model draws initial weights that loading replaces.
         torch.manual_seed(self.seed)
-        from ..models import BodyLifter, ProHMR
+        from ..models import ProHMR, ProHMRJoints
 
         if isinstance(loaded, ProHMR):
-            loaded = BodyLifter(loaded).to(self.device).eval()
+            loaded = ProHMRJoints(loaded).to(self.device).eval()
         return loaded
 
 
-MachineOptions = Annotated[Machine, tyro.conf.arg(name="")]
-"""`Machine` as a field of a command, its options without a prefix."""
+Runtime = Annotated[RuntimeOptions, tyro.conf.arg(name="")]
+"""`RuntimeOptions` as a field of a command, its options without a prefix."""
 
 
 def at_least(value: float, least: float, option: str) -> None:
@@ -105,7 +105,7 @@ def prepare_drawing() -> None:
     Raises:
         InputError: If matplotlib is missing.
     """
-    from ..visualisation.figures import require_matplotlib
+    from ..plotting.figures import require_matplotlib
 
     require_matplotlib()
     # It takes its settings from the working folder first, which may be full of others' data, and

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .._atomic import atomic_file, check_outputs
 from .._shipped import shipped_file
 from ..devices import set_threads
 from ..errors import InputError
+from ..io.atomic import atomic_file, check_outputs
 from .demo import _CREDIT, _DETECTED_SIZE, _DETECTION, _PHOTO
 from .options import at_least, prepare_drawing
 from .output import tell
@@ -20,9 +20,9 @@ from .tracks import check_intrinsics
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data.crops import Crops
-    from ..data.keypoints import Keypoints
-    from ..visualisation.overlay import PhotoContent
+    from ..images.crops import Crops
+    from ..images.overlay import PhotoContent
+    from ..io.keypoints import Keypoints
 
 __all__ = ["Photo"]
 
@@ -77,10 +77,10 @@ class Photo:
         import torch
 
         from ..bodies import load_open_body
-        from ..data.crops import crop_keypoints, normalise_image
-        from ..pose.rotations import matrix_from_6d
+        from ..geometry.rotations import matrix_from_6d
+        from ..images.crops import crop_keypoints, normalize_image
+        from ..images.overlay import PhotoContent, photo_figure
         from ..tasks import fit
-        from ..visualisation.overlay import PhotoContent, photo_figure
 
         prepare_drawing()
         if (self.photo is None) != (self.keypoints is None):
@@ -109,7 +109,7 @@ class Photo:
         torch.manual_seed(self.seed)
         with torch.no_grad():
             estimate = model.estimate_images(
-                normalise_image(crop.images),
+                normalize_image(crop.images),
                 middle=crop.middle,
                 side=crop.side,
                 focal=focal,
@@ -191,8 +191,8 @@ class Photo:
 
     def _input(self) -> tuple[Tensor, Keypoints, tuple[float, float], str]:
         """Image `(3, H, W)`, keypoints, pixels of the image a pixel of theirs, and the credit."""
-        from ..data.keypoints import read_keypoints
-        from ..data.spin_images import read_image
+        from ..images.spin_images import read_image
+        from ..io.keypoints import read_keypoints
 
         if self.photo is not None and self.keypoints is not None:
             image = read_image(self.photo)

@@ -43,8 +43,8 @@ class Render:
         """
         from tqdm import tqdm
 
-        from ..data.render import RenderConfig
-        from ..data.render_set import render_set
+        from ..images.render_set import render_set
+        from ..images.renderer import RenderConfig
 
         set_threads(self.threads)
         at_least(self.seed, 0, "--seed")

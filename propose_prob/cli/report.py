@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
-from .._atomic import check_outputs, write_text
 from ..errors import InputError
+from ..io.atomic import check_outputs, write_text
 from .measure import Measure, MeasureOptions, Name, evaluation_set
-from .options import Machine, MachineOptions, at_least, model_name, prepare_drawing
+from .options import Runtime, RuntimeOptions, at_least, model_name, prepare_drawing
 from .output import tell
 
 if TYPE_CHECKING:
-    from ..evaluation import EvaluationSet, Protocol
+    from ..evaluation import Protocol
+    from ..evaluation.sets import EvaluationSet
 
 __all__ = ["WriteReport"]
 
@@ -35,7 +36,7 @@ class WriteReport:
         data: cmu17:SPLIT (val, test_seen, test_subject03, train), or h36m-p1:DIR, h36m-p2:DIR,
             3dhp:DIR, 3dpw:DIR with the data set's own files, or your own .npz with arrays p2d
             (N, J, 2), pixels, and p3d (N, J, 3), metres, and if you have them confidence, focal,
-            center, action, sequence, frame, skeleton (see `propose_prob.data.arrays`).
+            center, action, sequence, frame, skeleton (see `propose_prob.datasets.pairs`).
         out: File to write.
         worst: Poses drawn, those of largest error.
     """
@@ -45,7 +46,7 @@ class WriteReport:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.html")] = Path("report.html")
     worst: int = 4
     measure: MeasureOptions = field(default_factory=Measure)
-    machine: MachineOptions = field(default_factory=Machine)
+    machine: Runtime = field(default_factory=RuntimeOptions)
 
     def run(self) -> None:
         """Evaluate, draw and write.
@@ -57,12 +58,12 @@ class WriteReport:
         prepare_drawing()
         check_outputs([self.out], [self.model, self.data, self.data.partition(":")[2] or None])
         protocol, data = self._data()
-        from ..evaluation import Gallery
-        from ..pose.skeleton import H36M_17
-        from ..visualisation import report_page
+        from ..evaluation.worst_cases import WorstCaseTracker
+        from ..geometry.skeletons import H36M_17
+        from ..plotting import report_page
 
         model = self.machine.load(self.model)
-        gallery = Gallery(self.worst) if self.worst else None
+        gallery = WorstCaseTracker(self.worst) if self.worst else None
         report = self.measure.evaluate(
             model, data, protocol, device=self.machine.device, gallery=gallery
         )
@@ -95,7 +96,7 @@ class WriteReport:
     def _own(self, path: Path) -> tuple[Protocol, EvaluationSet]:
         from dataclasses import replace
 
-        from ..data.arrays import read_pairs
+        from ..datasets.pairs import read_pairs
         from ..evaluation import PairSet
 
         items, skeleton = read_pairs(path)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
-from .options import DEFAULT_MODEL, Machine, MachineOptions, at_least, progress, run_attributes
+from .options import DEFAULT_MODEL, Runtime, RuntimeOptions, at_least, progress, run_attributes
 from .output import tell, warn
 from .tracks import Track, check_intrinsics, check_output_name, frames_word, read_track
 
 if TYPE_CHECKING:
-    from ..tasks.smooth import Smoothed
+    from ..tasks.smoothing import Smoothed
 
 __all__ = ["Smooth"]
 
@@ -64,7 +64,7 @@ class Smooth:
     min_joints: int = 6
     min_confidence: float = 0.0
     by_order: bool = False
-    machine: MachineOptions = field(default_factory=Machine)
+    machine: Runtime = field(default_factory=RuntimeOptions)
 
     def run(self) -> None:
         """Smooth and write the output.
@@ -87,7 +87,7 @@ class Smooth:
         self._check_model(model, out)
         import torch
 
-        from ..tasks.smooth import smooth
+        from ..tasks.smoothing import smooth
 
         device = self.machine.device
         with torch.no_grad(), progress(None, total=None, unit="step") as bar:
@@ -100,7 +100,7 @@ class Smooth:
                 acceleration=self.acceleration, report=lambda step, change: bar.update(),
             )  # fmt: skip
         if out.suffix == ".bvh":
-            from ..data import write_body_bvh
+            from ..bodies import write_body_bvh
 
             write_body_bvh(out, result.rotations, body=model.body, frame_rate=self.fps)
         else:
@@ -111,9 +111,9 @@ class Smooth:
         tell(f"{len(result)} {frames_word(len(result))}, {filled} of them filled in: {out}")
 
     def _check_model(self, model: Any, out: Path) -> None:
-        from ..models import BodyLifter
+        from ..models import ProHMRJoints
 
-        if out.suffix == ".bvh" and not isinstance(model, BodyLifter):
+        if out.suffix == ".bvh" and not isinstance(model, ProHMRJoints):
             raise InputError(
                 f"{out}: {self.model} gives joints and .bvh holds rotations of bones; take a "
                 "model of body pose such as prohmr-cmu17"
@@ -122,8 +122,8 @@ class Smooth:
     def _write(self, out: Path, track: Track, result: Smoothed) -> None:
         import numpy as np
 
-        from ..inference.streams import open_writer
-        from ..pose.skeleton import H36M_17
+        from ..geometry.skeletons import H36M_17
+        from ..results.writer import open_writer
 
         count, joints = len(result), H36M_17.num_joints
         rows = np.array(track.numbers) - track.numbers[0]

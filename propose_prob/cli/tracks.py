@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._atomic import check_outputs
 from ..errors import InputError
+from ..io.atomic import check_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,10 +66,9 @@ def read_track(
     """
     import torch
 
-    from ..data.keypoints import read_keypoints
-    from ..pose.convert import convert
-    from ..pose.normalise import visible_joints
-    from ..pose.skeleton import H36M_17
+    from ..geometry.normalization import visible_joints
+    from ..geometry.skeletons import H36M_17, convert_skeleton
+    from ..io.keypoints import read_keypoints
 
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
@@ -91,7 +90,7 @@ def read_track(
         rows = [row for row, label in enumerate(frame.person_ids) if str(label) == person]
         if not rows:
             continue
-        points, confidence = convert(
+        points, confidence = convert_skeleton(
             frame.p2d[rows[0]], frame.skeleton, H36M_17, confidence=frame.confidence[rows[0]]
         )
         confidence = torch.where(confidence < min_confidence, 0, confidence)

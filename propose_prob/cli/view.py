@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .._atomic import check_outputs
 from ..errors import InputError, short
+from ..io.atomic import check_outputs
 from .options import at_least
 from .output import printable, tell
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ..bodies import Body
-    from ..inference.stored import StoredResult
+    from ..results.reader import StoredResult
 
     Array = npt.NDArray[Any]
 
@@ -66,9 +66,9 @@ class View:
         """
         import numpy as np
 
-        from ..inference.stored import read_result
-        from ..pose.skeleton import H36M_17
-        from ..visualisation.viewer import write_viewer
+        from ..geometry.skeletons import H36M_17
+        from ..plotting.viewer import write_viewer
+        from ..results.reader import read_result
 
         at_least(self.samples, 0, "--samples")
         at_least(self.frames, 1, "--frames")
@@ -140,7 +140,7 @@ class View:
 def _read_truth(path: Path, count: int) -> Array:
     import numpy as np
 
-    from .._archives import map_npy, read_npz
+    from ..io.archives import map_npy, read_npz
 
     if path.suffix == ".npz":
         arrays = read_npz(path)

@@ -1,35 +1,35 @@
-"""Conditional laws: modules that hold parameters and turn a context into a law."""
+"""Modules that hold parameters and turn a context into a distribution."""
 
-from .flow import (
+from .flows import (
     ActNorm,
     ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
-    ConditionalLU,
     FixedPermutation,
+    IdentityTransform,
     InverseTransform,
-    NoTransform,
-    Standardiser,
+    LULinearModule,
+    Standardizer,
     coupling_stack,
     glow_stack,
 )
-from .frozen import freeze
+from .freezing import freeze
 from .gaussian import PAGD, PILGD, HomoscedasticGaussian, StandardBase, VariationalPILGD
 
 __all__ = [
-    "PAGD",
-    "PILGD",
     "ActNorm",
     "ComposedTransform",
     "ConditionalCoupling",
     "ConditionalFlow",
-    "ConditionalLU",
     "FixedPermutation",
     "HomoscedasticGaussian",
+    "IdentityTransform",
     "InverseTransform",
-    "NoTransform",
+    "LULinearModule",
+    "PAGD",
+    "PILGD",
     "StandardBase",
-    "Standardiser",
+    "Standardizer",
     "VariationalPILGD",
     "coupling_stack",
     "freeze",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from .._zuko import LazyDistribution
-from ..distributions import diagonal_normal
+from ..distributions.flow import diagonal_normal
 from ..transforms import soft_clamp
 
 

@@ -1,48 +1,25 @@
-"""Laws: ordinary torch and Pyro distributions over latents and poses."""
+"""Ordinary torch and Pyro distributions over latents and poses."""
 
-from .diffusion import DiffusionPoseDistribution, noise_levels
+from .decoded import DecodedPoseDistribution
+from .diffusion import DiffusionPoseDistribution
 from .empirical import EmpiricalDistribution
-from .flow import FlowDistribution, diagonal_normal
-from .latent import DecodedPoseDistribution, LogProbEstimate
-from .likelihoods import JointLikelihood, Kernel, KeypointLikelihood, PointLikelihood
+from .flow import FlowDistribution, PoseFlowDistribution
+from .likelihoods import JointLikelihood, KeypointLikelihood, PointLikelihood, SilhouetteLikelihood
 from .mixture import PoseMixtureDistribution
 from .pushforward import PushforwardDistribution
-from .recalibrated import RecalibratedDistribution
-from .recalibrated_base import BaseRecalibration
-from .recalibration import (
-    Reading,
-    Recalibration,
-    default_recalibration,
-    joint_groups,
-    place_pose,
-)
-from .shaped import PoseFlowDistribution, VectorToJoints, VectorToRotations
-from .silhouette import SilhouetteLikelihood, silhouette_pixels
+from .recalibration import RecalibratedDistribution
 
 __all__ = [
-    "BaseRecalibration",
     "DecodedPoseDistribution",
     "DiffusionPoseDistribution",
     "EmpiricalDistribution",
     "FlowDistribution",
     "JointLikelihood",
-    "Kernel",
     "KeypointLikelihood",
-    "LogProbEstimate",
     "PointLikelihood",
     "PoseFlowDistribution",
     "PoseMixtureDistribution",
     "PushforwardDistribution",
-    "Reading",
     "RecalibratedDistribution",
-    "Recalibration",
     "SilhouetteLikelihood",
-    "VectorToJoints",
-    "VectorToRotations",
-    "default_recalibration",
-    "diagonal_normal",
-    "joint_groups",
-    "noise_levels",
-    "place_pose",
-    "silhouette_pixels",
 ]

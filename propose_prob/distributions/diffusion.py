@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import ComposeTransform, Distribution, Transform, constraints
 
 from ..transforms import DiagonalAffine
-from .shaped import VectorToJoints
+from .flow import VectorToJoints
 from .support import RootRelative
 
 

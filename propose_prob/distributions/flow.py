@@ -7,10 +7,18 @@ from collections.abc import Sequence
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, Transform, kl_divergence
+from torch.distributions import (
+    Distribution,
+    Independent,
+    Normal,
+    Transform,
+    constraints,
+    kl_divergence,
+)
 from torch.distributions.kl import register_kl
 
 from ..transforms import Chain
+from .support import InsertRoot, RootRelative
 
 
 class FlowDistribution(dist.TransformedDistribution):
@@ -171,3 +179,223 @@ def standard_parameters(base: Distribution) -> tuple[Tensor, Tensor]:
     if not isinstance(inner, Normal) or len(base.event_shape) != 1:
         raise TypeError(f"expected a diagonal normal base, got {base}")
     return inner.loc, inner.scale
+
+
+class VectorToJoints(Transform):
+    """Vectors `(..., 3 (J - 1))` to root-relative poses `(..., J, 3)`.
+
+    Fills joints in their order, turns them, and inserts the zero root. A turn keeps volumes and the
+    root carries no density, so the log-determinant is 0.
+
+    Args:
+        root: Index of the root joint.
+        rotation: From the vector's axes to the pose's, `(..., 3, 3)`; None where they are equal.
+
+    Example:
+        >>> pose = VectorToJoints()(torch.arange(6.0))
+        >>> pose.tolist()
+        [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    """
+
+    domain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, root: int = 0, rotation: Tensor | None = None) -> None:
+        super().__init__(cache_size=0)
+        self.root = root
+        self.rotation = rotation
+        self.codomain = RootRelative(root)
+
+    def with_cache(self, cache_size: int = 1) -> VectorToJoints:
+        """Returns itself: nothing is cached."""
+        return self
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero, of shape `(...)`."""
+        return x.new_zeros(x.shape[:-1])
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape of the poses."""
+        return torch.Size((*shape[:-1], shape[-1] // 3 + 1, 3))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape of the vectors."""
+        return torch.Size((*shape[:-2], 3 * (shape[-2] - 1)))
+
+    def _call(self, x: Tensor) -> Tensor:
+        joints = x.unflatten(-1, (-1, 3))
+        if self.rotation is not None:
+            joints = joints @ self.rotation.mT
+        return InsertRoot(self.root)(joints)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        joints = InsertRoot(self.root).inv(y)
+        if self.rotation is not None:
+            joints = joints @ self.rotation
+        return joints.flatten(-2)
+
+
+class VectorToRotations(Transform):
+    """Vectors `(..., 6 K)` to 6D rotations `(..., K, 6)` of which the first is turned.
+
+    The first joint's rotation is the body's orientation: `rotation` takes it, both of its columns,
+    to other axes. The log-determinant is 0.
+
+    Args:
+        rotation: From the vector's axes to the body's, `(..., 3, 3)`; None where they are equal.
+
+    Example:
+        >>> quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> VectorToRotations(quarter)(torch.tensor([1.0, 0, 0, 0, 1.0, 0])).tolist()
+        [[0.0, 1.0, 0.0, -1.0, 0.0, 0.0]]
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.independent(constraints.real, 2)
+    bijective = True
+
+    def __init__(self, rotation: Tensor | None = None) -> None:
+        super().__init__(cache_size=0)
+        self.rotation = rotation
+
+    def with_cache(self, cache_size: int = 1) -> VectorToRotations:
+        """Returns itself: nothing is cached."""
+        return self
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero, of shape `(...)`."""
+        return x.new_zeros(x.shape[:-1])
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape of the rotations."""
+        return torch.Size((*shape[:-1], shape[-1] // 6, 6))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape of the vectors."""
+        return torch.Size((*shape[:-2], 6 * shape[-2]))
+
+    def _call(self, x: Tensor) -> Tensor:
+        y = x.unflatten(-1, (-1, 6))
+        return y if self.rotation is None else _turn_first(y, self.rotation)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        if self.rotation is not None:
+            y = _turn_first(y, self.rotation.mT)
+        return y.flatten(-2)
+
+
+def _turn_first(sixd: Tensor, rotation: Tensor) -> Tensor:
+    columns = sixd[..., :1, :].unflatten(-1, (2, 3))
+    first = (columns @ rotation.mT[..., None, :, :]).flatten(-2)
+    rest = sixd[..., 1:, :]
+    batch = torch.broadcast_shapes(first.shape[:-2], rest.shape[:-2])
+    return torch.cat(
+        [first.expand(*batch, *first.shape[-2:]), rest.expand(*batch, *rest.shape[-2:])], -2
+    )
+
+
+class PoseFlowDistribution(dist.TransformedDistribution):
+    """Exact law of a pose: a flow over a vector whose numbers are the pose's coordinates.
+
+    Density, samples and, where the flow's log-determinant is constant, mode and entropy are closed
+    forms. Being a `TransformedDistribution`, it can be moved into the space of its base by Pyro's
+    `TransformReparam`.
+
+    Source: ProHMR, eq. 1-4 (rotations) and sec. 3.6 (joints).
+
+    Args:
+        flow: Law of the vector.
+        to_pose: Bijection of volume 1 from the vector to the pose (`VectorToJoints`,
+            `VectorToRotations`).
+        validate_args: As in torch.
+
+    Example:
+        >>> from propose_prob.distributions.flow import diagonal_normal
+        >>> from propose_prob.transforms import Identity
+        >>> base = diagonal_normal(torch.zeros(48), torch.full((48,), 0.1))
+        >>> flow = FlowDistribution(base, Identity())
+        >>> law = PoseFlowDistribution(flow, VectorToJoints())
+        >>> law.sample((5,)).shape, law.log_prob(law.mode).shape, law.entropy().shape
+        (torch.Size([5, 17, 3]), torch.Size([]), torch.Size([]))
+    """
+
+    log_prob_kind = "exact"
+
+    def __init__(
+        self, flow: FlowDistribution, to_pose: Transform, *, validate_args: bool | None = None
+    ) -> None:
+        self.flow = flow
+        self.to_pose = to_pose
+        super().__init__(flow.base_dist, [flow.transform, to_pose], validate_args=validate_args)
+
+    @property
+    def constant_ladj(self) -> bool:
+        """Whether the log-determinant depends on nothing but parameters and context."""
+        return self.flow.constant_ladj
+
+    @property
+    def mode(self) -> Tensor:
+        """Exact mode, `batch_shape + event_shape` (ProHMR, eq. 4).
+
+        Raises:
+            NotImplementedError: If the flow's log-determinant is not constant; see `centre`.
+        """
+        return self.to_pose(self.flow.mode)
+
+    @property
+    def centre(self) -> Tensor:
+        """Image of the base's mode, `batch_shape + event_shape`; see `mode` for when it is one."""
+        return self.to_pose(self.flow.centre)
+
+    @property
+    def point_estimate(self) -> Tensor:
+        """The law's deterministic estimate: its mode where that is known, else its centre.
+
+        Of shape `batch_shape + event_shape`.
+        """
+        return self.centre
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Exact log-density `sample_shape + batch_shape` of poses, nats.
+
+        Of joints: density per metre in each of the 3 (J - 1) coordinates, the root row is ignored.
+        Of rotations: density in R^(6K), over all numbers and not only over rotation matrices.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        return self.flow.log_prob(self.to_pose.inv(value))
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, `batch_shape`.
+
+        Raises:
+            NotImplementedError: If the flow's log-determinant is not constant.
+        """
+        return self.flow.entropy()
+
+    def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Samples, without gradients: nothing separates them from the law's hypotheses here.
+
+        Of shape `sample_shape + batch_shape + event_shape`.
+        """
+        return self.sample(torch.Size(sample_shape))
+
+    def rsample_and_log_prob(
+        self, sample_shape: torch.Size | tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Samples with their log-density in one pass; shapes as of `rsample` and `log_prob`."""
+        value, log_prob = self.flow.rsample_and_log_prob(sample_shape)
+        return self.to_pose(value), log_prob
+
+    def expand(
+        self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
+    ) -> PoseFlowDistribution:
+        """The same law with a larger batch shape."""
+        new = self._get_checked_instance(PoseFlowDistribution, _instance)
+        new.flow = self.flow.expand(torch.Size(batch_shape))
+        new.to_pose = self.to_pose
+        new.transforms = self.transforms
+        new.base_dist = new.flow.base_dist
+        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new

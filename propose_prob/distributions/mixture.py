@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .flow import diagonal_normal
-from .shaped import VectorToJoints
+from .flow import VectorToJoints, diagonal_normal
 
 
 class PoseMixtureDistribution(dist.TransformedDistribution):

@@ -1,4 +1,10 @@
-"""What is fitted on held-out data to make a model's laws honest, and what it reads off evidence."""
+"""Recalibrated laws: the spread about a law's own centre, scaled joint by joint.
+
+Latents of a decoded law belong to no joint, so a temperature on its base cannot widen an arm alone.
+An affine map of the pose can: ``x = c + T (y - c)``, one matrix for each joint that has one factor
+along the line of sight and one across it. Its log-determinant is known, so the density stays what
+it claims to be, and sampling, hypotheses and mode follow by the same map.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +12,343 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
-from ..pose.camera import project, root_translation
-from ..pose.normalise import visible_joints
-from ..pose.skeleton import H36M_17, Skeleton
-from .latent import DecodedPoseDistribution
-from .recalibrated import RecalibratedDistribution, centre_of
+from ..geometry.camera import project, root_translation
+from ..geometry.normalization import visible_joints
+from ..geometry.skeletons import H36M_17, Skeleton
+from .decoded import DecodedPoseDistribution, LogProbEstimate
+from .flow import FlowDistribution, PoseFlowDistribution, diagonal_normal
+from .support import RootRelative
 
-__all__ = ["Reading", "Recalibration", "default_recalibration", "joint_groups", "place_pose"]
+__all__ = [
+    "BaseRecalibration",
+    "RecalibratedDistribution",
+    "Recalibration",
+    "RecalibrationFeatures",
+    "default_recalibration",
+    "joint_groups",
+    "point_estimate_of",
+    "reprojection_residual_and_rays",
+]
+
+
+def point_estimate_of(law: Any) -> Tensor:
+    """A law's point estimate, or its mode where it has none, `batch_shape + event_shape`."""
+    # Not `hasattr`: that would compute the estimate only to throw it away.
+    return law.point_estimate if hasattr(type(law), "point_estimate") else law.mode
+
+
+class RecalibratedDistribution(dist.TorchDistribution):
+    r"""A law over poses whose spread about its centre is scaled for each joint.
+
+    .. math:: x_j = c_j + T_j (y_j - c_j), \quad T_j = a_j (I - u_j u_j^T) + d_j u_j u_j^T, \quad
+        \log p_T(x) = \log p(c + T^{-1} (x - c)) - \sum_j (2 \log a_j + \log d_j)
+
+    for `y` of law `p`: across the line of sight `u` spread is scaled by `a`, along it by `d`. The
+    centre is the base law's point estimate (its mode where it has none) and stays where it is.
+
+    Args:
+        base: Law with event shape `(J, 3)`.
+        temperature: `a`, of shape `(..., J)`, positive; a root without a density is left alone.
+        depth: `d`, of shape `(..., J)`, positive; left out, it is `a`.
+        ray: `u`, unit vectors `(..., J, 3)`; left out, the camera's axis z.
+        centre: `c`, `(..., J, 3)`, where it has been computed already.
+        validate_args: As in torch.
+
+    Raises:
+        ValueError: If the base is not over poses, or a shape does not fit.
+
+    Example:
+        >>> base = dist.Normal(torch.zeros(17, 3), 1.0).to_event(2)
+        >>> wide = RecalibratedDistribution(base, torch.full((17,), 2.0))
+        >>> expected = dist.Normal(torch.zeros(17, 3), 2.0).to_event(2)
+        >>> x = expected.sample((5,))
+        >>> torch.allclose(wide.log_prob(x), expected.log_prob(x), atol=1e-3)
+        True
+    """
+
+    arg_constraints = {
+        "temperature": constraints.independent(constraints.positive, 1),
+        "depth": constraints.independent(constraints.positive, 1),
+    }
+
+    def __init__(
+        self,
+        base: Distribution,
+        temperature: Tensor,
+        *,
+        depth: Tensor | None = None,
+        ray: Tensor | None = None,
+        centre: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if len(base.event_shape) != 2 or base.event_shape[-1] != 3:
+            raise ValueError(
+                f"expected a law over poses, event_shape (J, 3), got {tuple(base.event_shape)}"
+            )
+        joints = base.event_shape[0]
+        depth = temperature if depth is None else depth
+        for name, factor in (("temperature", temperature), ("depth", depth)):
+            if factor.dim() < 1 or factor.shape[-1] != joints:
+                raise ValueError(
+                    f"expected {name} of shape (..., {joints}), got {tuple(factor.shape)}"
+                )
+        if ray is None:
+            ray = temperature.new_tensor([0.0, 0.0, 1.0]).expand(joints, 3)
+        elif ray.shape[-2:] != (joints, 3):
+            raise ValueError(f"expected ray of shape (..., {joints}, 3), got {tuple(ray.shape)}")
+        batch = torch.broadcast_shapes(
+            base.batch_shape, temperature.shape[:-1], depth.shape[:-1], ray.shape[:-2]
+        )
+        self.base_law: Any = base if batch == base.batch_shape else base.expand(batch)
+        self.temperature = temperature.expand(*batch, joints)
+        self.depth = depth.expand(*batch, joints)
+        self.ray = ray.expand(*batch, joints, 3)
+        if centre is None:
+            centre = point_estimate_of(self.base_law)
+        elif centre.shape[-2:] != base.event_shape:
+            raise ValueError(
+                f"expected centre of shape (..., {joints}, 3), got {tuple(centre.shape)}"
+            )
+        self.centre: Tensor = centre.expand(batch + base.event_shape)
+        super().__init__(batch, base.event_shape, validate_args=validate_args)
+
+    def expand(
+        self,
+        batch_shape: torch.Size | list[int] | tuple[int, ...],
+        _instance: Distribution | None = None,
+    ) -> RecalibratedDistribution:
+        """The same law with a larger batch shape."""
+        new = self._get_checked_instance(RecalibratedDistribution, _instance)
+        batch = torch.Size(batch_shape)
+        new.base_law = self.base_law.expand(batch)
+        new.temperature = self.temperature.expand(*batch, self.event_shape[0])
+        new.depth = self.depth.expand(*batch, self.event_shape[0])
+        new.ray = self.ray.expand(batch + self.event_shape)
+        new.centre = self.centre.expand(batch + self.event_shape)
+        Distribution.__init__(new, batch, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @constraints.dependent_property(is_discrete=False, event_dim=2)
+    def support(self) -> constraints.Constraint:
+        """The base law's support: the map keeps a root at zero."""
+        return self.base_law.support
+
+    @property
+    def log_prob_kind(self) -> str:
+        """The base law's: `"exact"` or `"bound"`."""
+        return getattr(self.base_law, "log_prob_kind", "exact")
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the base law's samples carry gradients."""
+        return self.base_law.has_rsample
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Poses `sample_shape + batch_shape + (J, 3)`, without gradients."""
+        with torch.no_grad():
+            return self.moved(self.base_law.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Poses `sample_shape + batch_shape + (J, 3)`, where the base law has `rsample`."""
+        return self.moved(self.base_law.rsample(torch.Size(sample_shape)))
+
+    def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """The base law's hypotheses `sample_shape + batch_shape + (J, 3)`, moved like samples."""
+        return self.moved(self.base_law.hypotheses(torch.Size(sample_shape)))
+
+    def decode(self, w: Tensor) -> Tensor:
+        """Noise-free poses `(..., J, 3)` of the base law's latents `(..., d)`."""
+        return self.moved(self.base_law.decode(w))
+
+    @property
+    def latent(self) -> Any:
+        """The base law's latent law, which is not changed."""
+        return self.base_law.latent
+
+    @property
+    def point_estimate(self) -> Tensor:
+        """The base law's, `batch_shape + (J, 3)`: the centre that spread is scaled about."""
+        return self.centre
+
+    @property
+    def mode(self) -> Tensor:
+        """Image of the base law's mode: an affine map moves modes along.
+
+        Raises:
+            NotImplementedError: If the base law has no mode in closed form.
+        """
+        return self.moved(self.base_law.mode)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, `batch_shape`: the base law's, and the map's volume.
+
+        Raises:
+            NotImplementedError: If the base law's entropy has no closed form.
+        """
+        return self.base_law.entropy() + self._log_det()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of poses `(..., J, 3)`, `sample_shape + batch_shape`, of `log_prob_kind`."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self.base_law.log_prob(self.without(value)) - self._log_det()
+
+    def estimate_log_prob(
+        self, value: Tensor, *, num_particles: int | None = None, noise_seed: int | None = None
+    ) -> LogProbEstimate:
+        """`log_prob` with its effective sample size, for a base law that estimates its density.
+
+        Args:
+            value: Poses, `sample_shape + batch_shape + (J, 3)`, metres.
+            num_particles: Overrides the law's.
+            noise_seed: Overrides the law's.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        found = self.base_law.estimate_log_prob(
+            self.without(value), num_particles=num_particles, noise_seed=noise_seed
+        )
+        return LogProbEstimate(
+            found.log_prob - self._log_det(), found.effective_sample_size, found.num_particles
+        )
+
+    def moved(self, value: Tensor) -> Tensor:
+        """Poses `(..., J, 3)` of the base law as this law has them: the map."""
+        return self.centre + self._scaled(value - self.centre, self.temperature, self.depth)
+
+    def without(self, value: Tensor) -> Tensor:
+        """Poses `(..., J, 3)` of this law as the base law has them: the map taken back."""
+        gap = self._scaled(value - self.centre, 1 / self.temperature, 1 / self.depth)
+        return self.centre + gap
+
+    @property
+    def stretch(self) -> Tensor:
+        """By how much noise of equal spread in all directions grows along each axis.
+
+        `batch_shape + (J, 3)`: the lengths of the rows of each `T_j`.
+        """
+        across, along = self.temperature.square()[..., None], self.depth.square()[..., None]
+        return (across + (along - across) * self.ray.square()).sqrt()
+
+    def _scaled(self, gap: Tensor, across: Tensor, along: Tensor) -> Tensor:
+        depth = (gap * self.ray).sum(-1, keepdim=True)
+        return across[..., None] * gap + ((along - across)[..., None] * depth) * self.ray
+
+    def _log_det(self) -> Tensor:
+        logs = 2 * self.temperature.log() + self.depth.log()
+        support = self.support
+        if isinstance(support, RootRelative):
+            free = torch.arange(logs.shape[-1], device=logs.device) != support.root
+            logs = logs[..., free]
+        return logs.sum(-1)
+
 
 #: Log temperatures stay within this, whatever the evidence looks like.
 _LIMIT = math.log(3)
+
+
+class BaseRecalibration(nn.Module):
+    """What was fitted on held-out data to make an exact law honest; nothing before.
+
+    Joints of a body hang together: no map of single rotations widens a wrist's place and leaves the
+    rest. So the base's standard deviations are multiplied, all by ``exp(a + b . features)``. The
+    features are whether intrinsics are known, the share of hidden keypoints, and the spread that
+    the base itself claims (mean log), by which a law that is too sure of noisy keypoints and too
+    unsure of clear ones is put right, and how badly the mode reprojects onto the keypoints, a guess
+    of the detector's noise (in log). Density and mode stay exact, and the mode where it is.
+
+    Attributes:
+        enabled: Set to False to get laws as they were trained.
+
+    Example:
+        >>> BaseRecalibration().fitted
+        False
+    """
+
+    FEATURES = (
+        *("intrinsics", "hidden share", "spread", "spread, intrinsics"),
+        *("residual", "residual, intrinsics"),
+    )
+
+    log_temperature: Tensor
+    slopes: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled = True
+        self.register_buffer("log_temperature", torch.zeros(()))
+        self.register_buffer("slopes", torch.zeros(len(self.FEATURES)))
+
+    def reset(self) -> None:
+        """Forgets what was fitted."""
+        self.log_temperature.zero_()
+        self.slopes.zero_()
+
+    @property
+    def fitted(self) -> bool:
+        """Whether anything differs from the identity."""
+        return bool(self.log_temperature.any() or self.slopes.any())
+
+    @property
+    def active(self) -> bool:
+        """Whether laws are changed: fitted and `enabled`."""
+        # An exported program cannot branch on numbers; unfitted ones leave the law as it is.
+        return self.enabled and (torch.compiler.is_compiling() or self.fitted)
+
+    def forward(self, law: PoseFlowDistribution, features: Tensor) -> PoseFlowDistribution:
+        """The recalibrated law.
+
+        Args:
+            law: An exact law with a Gaussian base.
+            features: About each input `(..., F)`, as `features` gives them.
+        """
+        base: Any = law.flow.base_dist
+        factor = self.temperature(features).to(base.mean)
+        wider = diagonal_normal(base.mean, factor[..., None] * base.stddev)
+        return PoseFlowDistribution(FlowDistribution(wider, law.flow.transform), law.to_pose)
+
+    def temperature(self, features: Tensor) -> Tensor:
+        """Temperatures `(...)` for features `(..., F)`."""
+        log = self.log_temperature + features.to(self.slopes) @ self.slopes
+        return log.clamp(-_LIMIT, _LIMIT).exp()
+
+    def features(
+        self, law: PoseFlowDistribution, visible: Tensor, known: bool, residual: Tensor
+    ) -> Tensor:
+        """What is told about each input, `(..., F)`, without gradient.
+
+        Args:
+            law: The law as trained.
+            visible: Keypoints that were seen `(..., J)`, numbers or booleans.
+            known: Whether intrinsics are known.
+            residual: As `place_pose` gives it for the mode's joints `(...)`.
+        """
+        base: Any = law.flow.base_dist
+        spread = base.stddev.log().mean(-1)
+        hidden = 4 * (1 - visible.to(spread).mean(-1)).expand_as(spread)
+        told = torch.full_like(spread, float(known))
+        columns = (told, hidden, spread, told * spread, residual, told * residual)
+        return torch.stack(columns, -1).detach()
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Weights stored before there was this load as unfitted.
+        names = ("log_temperature", "slopes")
+        if not any(prefix + name in state_dict for name in names):
+            for name in names:
+                state_dict[prefix + name] = torch.zeros_like(getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+#: Log temperatures stay within this, whatever the evidence looks like.
+
 #: Reprojection error over the person's size: smallest and largest told apart, and a typical log.
 _RESIDUAL = (1e-3, 1.0)
 _LOG_RESIDUAL = -3.5
@@ -28,7 +357,7 @@ _STRANGENESS = (1e-3, 1.0)
 _LOG_STRANGENESS = -3.0
 
 
-class Reading(NamedTuple):
+class RecalibrationFeatures(NamedTuple):
     """What a recalibration reads off the evidence and the law's own estimate.
 
     Attributes:
@@ -71,7 +400,7 @@ class Recalibration(nn.Module):
         ValueError: If a joint is in no group or in two, or has no parent.
 
     Example:
-        >>> from propose_prob.pose.skeleton import H36M_17
+        >>> from propose_prob.geometry.skeletons import H36M_17
         >>> Recalibration(joint_groups(H36M_17), parents=H36M_17.parents).fitted
         False
     """
@@ -161,7 +490,7 @@ class Recalibration(nn.Module):
         if not (self.enabled and self.fitted):
             return law
         law = self.with_noise(law)
-        centre = centre_of(law)
+        centre = point_estimate_of(law)
         reading = self.read(centre, p2d, confidence, focal=focal, center=center)
         across, along = self.factors(reading.features)
         return RecalibratedDistribution(
@@ -195,18 +524,18 @@ class Recalibration(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
-    ) -> Reading:
+    ) -> RecalibrationFeatures:
         """What is told from the evidence about each joint, without gradient; see `forward`.
 
         Args:
-            point: The law's own estimate `(..., J, 3)`, as `centre_of` gives it.
+            point: The law's own estimate `(..., J, 3)`, as `point_estimate_of` gives it.
             p2d: Keypoints `(..., J, 2)` as the model was given them.
             confidence: As the model was given it.
             focal: As the model was given it.
             center: As the model was given it.
         """
         visible = visible_joints(p2d, confidence)
-        noise, ray = place_pose(point, p2d, visible, focal, center)
+        noise, ray = reprojection_residual_and_rays(point, p2d, visible, focal, center)
         noise = noise[..., None]
         strange = self.strangeness(point)[..., None]
         hidden = (~visible).to(p2d.dtype)
@@ -218,7 +547,9 @@ class Recalibration(nn.Module):
             *(share * known, share * noise, strange.square()),
         )
         shape = torch.broadcast_shapes(hidden.shape, strange.shape)
-        return Reading(torch.stack([column.expand(shape) for column in columns], -1), ray)
+        return RecalibrationFeatures(
+            torch.stack([column.expand(shape) for column in columns], -1), ray
+        )
 
     def learn_builds(self, poses: Tensor, *, count: int = 2, tolerance: float = 0.02) -> None:
         """Takes the bone lengths of poses for familiar: those of the performers trained on.
@@ -288,7 +619,7 @@ def joint_groups(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
     """Joints with their mirror image: both sides share a temperature.
 
     Example:
-        >>> from propose_prob.pose.skeleton import H36M_17
+        >>> from propose_prob.geometry.skeletons import H36M_17
         >>> joint_groups(H36M_17)[:3]
         ((0,), (1, 4), (2, 5))
     """
@@ -318,7 +649,7 @@ def _to_nearest(logs: Tensor, builds: Tensor) -> Tensor:
     return gap.sqrt().amin(-1)
 
 
-def place_pose(
+def reprojection_residual_and_rays(
     point: Tensor,
     p2d: Tensor,
     visible: Tensor,
@@ -339,12 +670,12 @@ def place_pose(
         that of a typical estimate, `(...)`; and lines of sight `(..., J, 3)`.
 
     Example:
-        >>> from propose_prob.data.cmu17 import FOCAL, load_cmu17
+        >>> from propose_prob.datasets.cmu17 import FOCAL, load_cmu17
         >>> data = load_cmu17("val")
         >>> p2d, p3d = data.p2d()[:1, 0], data.p3d()[:1, 0]
         >>> seen = torch.ones(1, 17, dtype=torch.bool)
-        >>> true, ray = place_pose(p3d, p2d, seen, FOCAL, (0.0, 0.0))
-        >>> bent, _ = place_pose(-p3d, p2d, seen, FOCAL, (0.0, 0.0))
+        >>> true, ray = reprojection_residual_and_rays(p3d, p2d, seen, FOCAL, (0.0, 0.0))
+        >>> bent, _ = reprojection_residual_and_rays(-p3d, p2d, seen, FOCAL, (0.0, 0.0))
         >>> bool(true < bent), ray.shape
         (True, torch.Size([1, 17, 3]))
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from propose_prob.pose.skeleton import Skeleton
+from ..geometry.skeletons import Skeleton
 
 __all__ = ["bone_lengths", "bone_pairs", "bone_symmetry", "bone_variation"]
 
@@ -36,7 +36,7 @@ def bone_pairs(skeleton: Skeleton) -> tuple[tuple[Bone, Bone], ...]:
     """Bones that are each other's mirror image, once each.
 
     Example:
-        >>> from propose_prob.pose.skeleton import H36M_17
+        >>> from propose_prob.geometry.skeletons import H36M_17
         >>> len(bone_pairs(H36M_17))
         6
     """

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from propose_prob.evaluation.scores import check_samples
+from .scores import check_samples
 
 __all__ = ["LEVELS", "Calibration", "CalibrationCurve", "calibration_hits"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from propose_prob.evaluation.scores import check_samples
+from .scores import check_samples
 
 __all__ = ["COVERAGE_LEVELS", "Coverage", "PITHistogram", "Ranks", "RankHistogram", "rank_among"]
 

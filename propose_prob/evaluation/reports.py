@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from propose_prob.evaluation.calibration import LEVELS, Calibration
-from propose_prob.evaluation.coverage import Coverage
-from propose_prob.evaluation.metrics import METRICS, Metrics
-from propose_prob.evaluation.protocol import Protocol
-from propose_prob.evaluation.sharpness import SpreadError
+from .calibration import LEVELS, Calibration
+from .coverage import Coverage
+from .metrics import METRICS, Metrics
+from .protocol import Protocol
+from .sharpness import SpreadError
 
 __all__ = ["ESTIMATES", "GROUP_COLUMNS", "JointTable", "Report", "align"]
 
@@ -50,7 +50,7 @@ class JointTable:
     Example:
         >>> import propose_prob
         >>> from propose_prob.evaluation import CMU17Set, evaluate
-        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
         ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
         ... )
@@ -89,7 +89,7 @@ class Report:
     Example:
         >>> import propose_prob
         >>> from propose_prob.evaluation import CMU17Set, evaluate
-        >>> data = CMU17Set(propose_prob.data.load_cmu17("val"), stride=1500)
+        >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
         ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
         ... )

@@ -1,23 +1,7 @@
-"""Inference over laws, and its results as files and ArviZ objects."""
+"""Inference over programs of distributions: MAP, Laplace, importance sampling, NUTS."""
 
-from .export import to_inference_data
-from .map import MapResult, Solver, map_estimate
-from .posterior import Method, Posterior, Proposal, posterior
+from .map import MapResult, map_estimate
 from .posterior_data import posterior_to_inference_data
-from .stored import StoredResult, read_result
-from .streams import open_writer
+from .posteriors import Posterior, posterior
 
-__all__ = [
-    "MapResult",
-    "Method",
-    "Posterior",
-    "Proposal",
-    "Solver",
-    "StoredResult",
-    "map_estimate",
-    "open_writer",
-    "posterior",
-    "posterior_to_inference_data",
-    "read_result",
-    "to_inference_data",
-]
+__all__ = ["MapResult", "Posterior", "map_estimate", "posterior", "posterior_to_inference_data"]

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from .coordinates import Space
-from .lbfgs import lbfgs
-from .problems import Problems
-from .solvers import Report, Solution, adam, levenberg_marquardt
+from .problem import Problems
+from .solvers import Report, Solution, adam, lbfgs, levenberg_marquardt
 
 __all__ = ["MapResult", "Solver", "map_estimate", "solve"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .export import _inference_data
-from .posterior import Posterior
-from .schema import AXES, IMAGE_AXES
+from ..results.inference_data import _inference_data
+from ..results.schema import AXES, IMAGE_AXES
+from .posteriors import Posterior
 
 __all__ = ["posterior_to_inference_data"]
 

@@ -14,11 +14,18 @@ from torch import Tensor
 from ..errors import InputError
 from .coordinates import Coordinates, Space, coordinates, residual_form
 
-__all__ = ["Choose", "Discover", "Record", "Run", "Slot", "shape_message"]
+__all__ = [
+    "InitMessenger",
+    "SiteDiscovery",
+    "ModelTrace",
+    "LogDensityMessenger",
+    "LatentSite",
+    "shape_message",
+]
 
 
 @dataclass(frozen=True)
-class Slot:
+class LatentSite:
     """Where a latent site's numbers lie: `u[:, begin:begin + size]`."""
 
     name: str
@@ -33,7 +40,7 @@ class Slot:
 
 
 @dataclass
-class Record:
+class ModelTrace:
     """What one run of the model gave for n problems.
 
     Attributes:
@@ -58,17 +65,19 @@ class Record:
     without: list[str] = field(default_factory=list)
 
 
-class Run(Messenger):
+class LogDensityMessenger(Messenger):
     """Gives latent sites the values of `u`, and collects densities and residuals."""
 
-    def __init__(self, u: Tensor, slots: list[Slot], space: Space, want_residuals: bool) -> None:
+    def __init__(
+        self, u: Tensor, slots: list[LatentSite], space: Space, want_residuals: bool
+    ) -> None:
         super().__init__()
         self.u = u
         self.slots = {slot.name: slot for slot in slots}
         self.space: Space = space
         self.want_residuals = want_residuals
         zero = u.new_zeros(len(u))
-        self.record = Record(zero, zero, diagonal=torch.zeros_like(u))
+        self.record = ModelTrace(zero, zero, diagonal=torch.zeros_like(u))
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
@@ -125,14 +134,14 @@ class Run(Messenger):
         self.record.residuals.append(factor * residual)
 
 
-class Discover(Messenger):
+class SiteDiscovery(Messenger):
     """Finds the sites, and puts latent ones where inference begins."""
 
     def __init__(self, space: Space) -> None:
         super().__init__()
         self.space: Space = space
         self.shapes: dict[str, torch.Size] = {}
-        self.slots: list[Slot] = []
+        self.slots: list[LatentSite] = []
         self.starts: list[Tensor] = []
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -146,20 +155,20 @@ class Discover(Messenger):
             raise InputError(shape_message(name, law.batch_shape, None))
         place = coordinates(law, name, self.space)
         begin = self.slots[-1].part.stop if self.slots else 0
-        self.slots.append(Slot(name, begin, place.size, law.event_shape))
+        self.slots.append(LatentSite(name, begin, place.size, law.event_shape))
         self.starts.append(place.start())
         msg["value"], msg["done"] = place.value(self.starts[-1]), True
 
 
-class Choose(Messenger):
+class InitMessenger(Messenger):
     """Asks for the numbers of each latent site in turn, given the sites before it."""
 
     def __init__(
         self,
         start: Tensor,
-        slots: list[Slot],
+        slots: list[LatentSite],
         space: Space,
-        choose: Callable[[Slot, Coordinates, Any], Tensor],
+        choose: Callable[[LatentSite, Coordinates, Any], Tensor],
     ) -> None:
         super().__init__()
         self.space: Space = space

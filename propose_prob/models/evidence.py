@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..pose.normalise import normalise, visible_joints
-from ..pose.rectify import rectify
+from ..geometry.camera import rectify
+from ..geometry.normalization import normalize_keypoints, visible_joints
 
 #: Features besides 2D and visibility: whether intrinsics are known, and the angular size then.
 EVIDENCE_EXTRA = 2
@@ -72,7 +72,7 @@ def keypoint_evidence(
             finite, visible, focal=focal[..., None, None], center=center[..., None, :]
         )
         confidence = visible.to(p2d.dtype)
-    normalised = normalise(p2d, confidence)
+    normalised = normalize_keypoints(p2d, confidence)
     if focal is not None:
         size = normalised.scale
     features = _features(normalised.p2d, normalised.visible, size)

@@ -12,15 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .._atomic import atomic_path
-from ..distributions import (
-    DecodedPoseDistribution,
-    PoseFlowDistribution,
-    RecalibratedDistribution,
-)
+from ..distributions import DecodedPoseDistribution, PoseFlowDistribution, RecalibratedDistribution
 from ..distributions.flow import standard_parameters
 from ..distributions.support import InsertRoot
 from ..errors import InputError
+from ..io.atomic import atomic_path
 
 __all__ = ["PointEstimator", "Sampler", "export_onnx", "export_program"]
 

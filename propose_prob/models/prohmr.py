@@ -1,27 +1,27 @@
-"""ProHMR: evidence to an exact law over a body's joint rotations."""
+"""What a recalibration of a body model reads off the evidence and the model's own estimate."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..bodies import SkeletonBody
+from ..bodies import Body, SkeletonBody
 from ..conditional import ConditionalFlow
-from ..conditional.flow import glow_stack
-from ..distributions import (
-    BaseRecalibration,
-    FlowDistribution,
-    PoseFlowDistribution,
-    VectorToRotations,
-)
+from ..conditional.flows import glow_stack
+from ..distributions import FlowDistribution, PoseFlowDistribution, PushforwardDistribution
+from ..distributions.flow import VectorToRotations
+from ..distributions.recalibration import BaseRecalibration, reprojection_residual_and_rays
 from ..errors import InputError
-from ..networks import ImageEncoder, ResidualMLP
-from ..pose.normalise import as_dtype
-from ..pose.rectify import rectify
-from .body_reading import told_of_body
+from ..geometry.camera import rectify
+from ..geometry.normalization import as_dtype, visible_joints
+from ..geometry.rotations import matrix_from_6d
+from ..geometry.skeletons import get_skeleton
+from ..nn import ResidualMLP
 from .evidence import (
     EVIDENCE_EXTRA,
     Evidence,
@@ -29,7 +29,43 @@ from .evidence import (
     keypoint_evidence,
     weak_to_translation,
 )
-from .lifting import LiftingConfig, LiftingFlow, conditional_base
+from .lifting_flow import LiftingConfig, LiftingFlow, conditional_base
+
+__all__ = ["recalibration_features"]
+
+
+@torch.no_grad()
+def recalibration_features(
+    calibration: BaseRecalibration,
+    body: Body,
+    law: PoseFlowDistribution,
+    shape: Tensor,
+    p2d: Tensor,
+    confidence: Tensor | None,
+    *,
+    focal: Tensor | float | None,
+    center: Tensor | tuple[float, float],
+) -> Tensor:
+    """Features of a `BaseRecalibration` for each input, `(..., F)`, without gradient.
+
+    Args:
+        calibration: Says which features.
+        body: Whose joints are compared with the keypoints.
+        law: Law of the rotations as trained.
+        shape: Shape coefficients `(..., S)` of the body; of another, they leave it average.
+        p2d: Keypoints `(..., J, 2)` as the model was given them.
+        confidence: As the model was given it.
+        focal: As the model was given it.
+        center: As the model was given it.
+    """
+    visible = visible_joints(p2d, confidence)
+    theta = matrix_from_6d(law.centre)
+    joints = body.regress(body(theta, shape if shape.shape[-1] == body.num_shape else None))
+    residual, _ = reprojection_residual_and_rays(
+        joints - joints[..., :1, :], p2d, visible, focal, center
+    )
+    return calibration.features(law, visible, focal is not None, residual)
+
 
 #: Size of a person in normalised keypoints per metre of body: where the camera head starts.
 _START_SCALE = 2.2
@@ -43,7 +79,7 @@ class ProHMRConfig:
         joints: K, joints of the body.
         keypoints: J, keypoints of the default encoder.
         encoder: `"keypoints"`: a residual MLP on 2D keypoints with visibility; `"image"`: a
-            residual network on images (`networks.ImageEncoder`), as in the paper; `"custom"`: a
+            residual network on images (`images.ImageEncoder`), as in the paper; `"custom"`: a
             module that the user gives, for feature vectors or anything else.
         base: `"pagd"`: mean and spread read off the evidence; `"standard"`: N(0, I), the paper's.
         clamp: alpha of eq. 5 of ProPose on the base's mean and log standard deviation.
@@ -148,7 +184,9 @@ class ProHMR(nn.Module):
                 f"{type(encoder).__name__} with {config.encoder!r}"
             )
         if config.encoder == "image":
-            encoder = ImageEncoder(
+            # An extra that the core does not import: it is looked up where a model asks for it.
+            images = importlib.import_module("propose_prob.images")
+            encoder = images.ImageEncoder(
                 config.backbone,
                 config.context,
                 width=config.backbone_width,
@@ -202,7 +240,7 @@ class ProHMR(nn.Module):
 
         Returns:
             A law with batch shape `(...)` and event shape `(K, 6)`: local rotations in SMPL's
-            convention, 6D (`pose.rotations.matrix_from_6d`), the first one the orientation in
+            convention, 6D (`geometry.rotations.matrix_from_6d`), the first one the orientation in
             camera axes (x right, y down, z forward). Its density is exact. Recalibrated, where the
             model's `calibration` is fitted and `calibration.enabled`.
 
@@ -234,7 +272,7 @@ class ProHMR(nn.Module):
         law = PoseFlowDistribution(self.flow(context), VectorToRotations(rotation))
         shape, weak = self.shape_and_camera(context)
         if self.calibration.active:
-            features = told_of_body(
+            features = recalibration_features(
                 self.calibration, self.body, law, shape, p2d, confidence, focal=focal, center=center
             )
             law = self.calibration(law, features)
@@ -264,7 +302,7 @@ class ProHMR(nn.Module):
             found = self.estimate(p2d, confidence, focal=focal, center=center)
         finally:
             self.calibration.enabled = enabled
-        return told_of_body(
+        return recalibration_features(
             self.calibration, self.body, found.law, found.shape, p2d, confidence,
             focal=focal, center=center,
         )  # fmt: skip
@@ -281,11 +319,11 @@ class ProHMR(nn.Module):
         """The law with point estimates of shape and camera, given crops of people.
 
         A crop does not show where in the image it was cut: the network's answer is in the axes of
-        the crop's own camera, which looks at the crop's middle (`data.crops`). With known
+        the crop's own camera, which looks at the crop's middle (`images.crops`). With known
         intrinsics it is turned into the image's camera axes; without them it stays as it is.
 
         Args:
-            images: Square crops `(B, 3, S, S)`, normalised (`data.crops.normalise_image`).
+            images: Square crops `(B, 3, S, S)`, normalised (`images.crops.normalize_image`).
             middle: Middle of each crop in its image `(B, 2)`, pixels; by default the crop is the
                 image.
             side: Side of each crop in its image `(B,)`, pixels; goes with `middle`.
@@ -375,3 +413,53 @@ class ProHMR(nn.Module):
         shape, camera = self.head(context).split([self.config.shape, 3], -1)
         scale = _START_SCALE * torch.exp(camera[..., :1])
         return shape, torch.cat([scale, camera[..., 1:]], -1)
+
+
+class ProHMRJoints(nn.Module):
+    """Root-relative joints of a body posed by ProHMR, so that it stands beside models of joints.
+
+    Args:
+        model: Gives the law of rotations, and the shape.
+        body: Body that is posed, `SkeletonBody` by default. The model's shape coefficients are of
+            the body that it was trained with; a body with another number of them is left average.
+        joint_set: Which joints, one of the body's regressors; its first joint is the root.
+
+    Example:
+        >>> import torch
+        >>> from propose_prob.models import ProHMRConfig
+        >>> lifter = ProHMRJoints(ProHMR(ProHMRConfig(flow_width=32, width=32)).eval())
+        >>> lifter.conditional(torch.randn(5, 17, 2)).sample((2,)).shape
+        torch.Size([2, 5, 17, 3])
+    """
+
+    def __init__(
+        self, model: ProHMR, body: Body | None = None, *, joint_set: str = "h36m_17"
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.body = body or SkeletonBody()
+        self.joint_set = joint_set
+
+    def conditional(
+        self,
+        p2d: Tensor,
+        confidence: Tensor | None = None,
+        *,
+        focal: Tensor | float | None = None,
+        center: Tensor | tuple[float, float] = (0.0, 0.0),
+    ) -> PushforwardDistribution:
+        """The law of root-relative joints `(J, 3)`, metres, camera axes; see `ProHMR.conditional`.
+
+        It can be sampled and has a point estimate (the joints of the mode), but no density.
+        """
+        estimate = self.model.estimate(p2d, confidence, focal=focal, center=center)
+        shape = estimate.shape if self.body.num_shape == estimate.shape.shape[-1] else None
+        joints = get_skeleton(self.joint_set).num_joints
+        return PushforwardDistribution(estimate.law, partial(self._joints, shape), (joints, 3))
+
+    forward = conditional
+
+    def _joints(self, shape: Tensor | None, sixd: Tensor) -> Tensor:
+        output = self.body(matrix_from_6d(sixd), shape)
+        joints = self.body.regress(output, self.joint_set)
+        return joints - joints[..., :1, :]

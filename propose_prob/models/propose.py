@@ -10,15 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, VariationalPILGD
-from ..conditional.flow import coupling_stack
-from ..distributions import (
-    DecodedPoseDistribution,
-    FlowDistribution,
-    RecalibratedDistribution,
-    default_recalibration,
-)
-from ..networks import ConditionalMLP, ResidualMLP
-from ..pose.normalise import as_dtype
+from ..conditional.flows import coupling_stack
+from ..distributions import DecodedPoseDistribution, FlowDistribution, RecalibratedDistribution
+from ..distributions.recalibration import default_recalibration
+from ..geometry.normalization import as_dtype
+from ..nn import ConditionalMLP, ResidualMLP
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
 
 

@@ -9,11 +9,10 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..data.keypoints import Keypoints
 from ..errors import InputError
-from ..pose.convert import convert
-from ..pose.normalise import as_dtype, visible_joints
-from ..pose.skeleton import Skeleton
+from ..geometry.normalization import as_dtype, visible_joints
+from ..geometry.skeletons import Skeleton, convert_skeleton
+from ..io.keypoints import Keypoints
 
 __all__ = ["PeopleStream", "Skipped"]
 
@@ -42,7 +41,7 @@ class Skipped(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class PersonBatch:
     """People of one batch.
 
     Attributes:
@@ -81,7 +80,7 @@ class PeopleStream(Iterator[Batch], Generic[Batch]):
     def __init__(
         self,
         keypoints: Iterable[Keypoints],
-        solve: Callable[[Group], Batch],
+        solve: Callable[[PersonBatch], Batch],
         *,
         skeleton: Skeleton,
         batch_size: int,
@@ -124,7 +123,7 @@ def _people(
     for frame in stream:
         kind = torch.promote_types(frame.p2d.dtype, torch.float32)
         points, levels = as_dtype(frame.p2d, frame.confidence, kind)
-        p2d, confidence = convert(points, frame.skeleton, skeleton, confidence=levels)
+        p2d, confidence = convert_skeleton(points, frame.skeleton, skeleton, confidence=levels)
         confidence = torch.where(confidence < min_confidence, 0, confidence)
         visible = visible_joints(p2d, confidence)
         p2d = torch.where(visible[..., None], p2d, torch.nan)
@@ -142,7 +141,9 @@ def _people(
                 skipped.append(Skipped(frame.frame, label, reason))
 
 
-def _groups(people: Iterable[_Person], size: int, device: torch.device | str) -> Iterator[Group]:
+def _groups(
+    people: Iterable[_Person], size: int, device: torch.device | str
+) -> Iterator[PersonBatch]:
     waiting: list[_Person] = []
     for person in people:
         waiting.append(person)
@@ -153,6 +154,8 @@ def _groups(people: Iterable[_Person], size: int, device: torch.device | str) ->
         yield _stacked(waiting, device)
 
 
-def _stacked(people: list[_Person], device: torch.device | str) -> Group:
+def _stacked(people: list[_Person], device: torch.device | str) -> PersonBatch:
     p2d, confidence, frames, labels = zip(*people, strict=True)
-    return Group(torch.stack(p2d).to(device), torch.stack(confidence).to(device), frames, labels)
+    return PersonBatch(
+        torch.stack(p2d).to(device), torch.stack(confidence).to(device), frames, labels
+    )

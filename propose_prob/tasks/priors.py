@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
 
-from ..distributions import diagonal_normal
+from ..distributions.flow import diagonal_normal
 from ..errors import InputError
-from ..pose.rotations import (
-    axis_angle_from_matrix,
-    matrix_from_6d,
-    sixd_from_matrix,
-)
+from ..geometry.rotations import axis_angle_from_matrix, matrix_from_6d, sixd_from_matrix
 
 __all__ = ["AngleDistribution", "generic_prior"]
 

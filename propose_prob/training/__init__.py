@@ -1,1 +1,5 @@
-"""Training: objectives, phases, loop, checkpoints."""
+"""Training: simulation, objectives, trainers, loop, checkpoints."""
+
+from .simulation import Simulator, SimulatorConfig
+
+__all__ = ["Simulator", "SimulatorConfig"]

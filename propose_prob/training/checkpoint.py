@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .._archives import check_torch
-from .._atomic import atomic_file
 from ..errors import InputError
+from ..io.archives import check_torch
+from ..io.atomic import atomic_file
 
 #: The hash stands in the archive's comment, which ends the file.
 _SEAL = b"propose_prob.sha256:"

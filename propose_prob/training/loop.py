@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .._atomic import write_text
-from ..distributions import BaseRecalibration, Recalibration
+from ..distributions.recalibration import BaseRecalibration, Recalibration
 from ..errors import InputError
+from ..io.atomic import write_text
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
-from .config import RunConfig, to_dict
+from .configs import RunConfig, to_dict
 from .parallel import Processes
 from .validation import Scores
 
@@ -64,7 +64,7 @@ class Trainer(Protocol[Model]):
         """Everything random, by name."""
 
 
-class HeldOut(Protocol):
+class ValidationSet(Protocol):
     """What a run is watched by."""
 
     def to(self, device: torch.device | str) -> Any:
@@ -83,7 +83,7 @@ class HeldOut(Protocol):
         """Calibration error of its laws."""
 
 
-class Run(Generic[Model]):
+class TrainingLoop(Generic[Model]):
     """A training run in a folder.
 
     The folder holds `checkpoint.pt` (everything, for `resume`), `best.safetensors` (the average
@@ -103,7 +103,7 @@ class Run(Generic[Model]):
     def __init__(
         self,
         trainer: Trainer[Model],
-        validation: HeldOut,
+        validation: ValidationSet,
         folder: Path,
         *,
         device: torch.device | str = "cpu",
@@ -369,7 +369,7 @@ def _copy_weights(start: nn.Module, model: nn.Module) -> None:
             module.reset()
 
 
-def finish(model: Model, validation: HeldOut) -> dict[str, float]:
+def finish(model: Model, validation: ValidationSet) -> dict[str, float]:
     """Fits on held-out pairs what is fitted there, the last step of a training.
 
     The base's temperature, and of a decoded law the observation noise.

@@ -51,7 +51,7 @@ def negative_log_likelihood(law: Distribution, w: Tensor) -> Tensor:
     summed, the log-determinant is taken once, and all of it is divided by `d`.
 
     Example:
-        >>> from propose_prob.distributions import diagonal_normal
+        >>> from propose_prob.distributions.flow import diagonal_normal
         >>> law = diagonal_normal(torch.zeros(5, 48), torch.ones(5, 48))
         >>> round(negative_log_likelihood(law, torch.zeros(5, 48)).item(), 3)
         0.919
@@ -200,7 +200,7 @@ def kl_to_standard(law: Distribution) -> Tensor:
     """KL divergence of diagonal normals from N(0, I) per dimension: the VAE of Table 4.
 
     Example:
-        >>> from propose_prob.distributions import diagonal_normal
+        >>> from propose_prob.distributions.flow import diagonal_normal
         >>> kl_to_standard(diagonal_normal(torch.ones(5, 48), torch.ones(5, 48))).item()
         0.5
     """
@@ -236,7 +236,7 @@ def rotation_error(target: Tensor, predicted: Tensor, mask: Tensor | None = None
     """Mean squared difference of rotation matrices `(B, K, 3, 3)` (ProHMR, eq. 8).
 
     Example:
-        >>> from propose_prob.pose import matrix_from_axis_angle
+        >>> from propose_prob.geometry import matrix_from_axis_angle
         >>> turned = matrix_from_axis_angle(torch.tensor([torch.pi, 0.0, 0.0])).expand(1, 24, 3, 3)
         >>> round(rotation_error(torch.eye(3).expand(1, 24, 3, 3), turned).item(), 3)
         0.889

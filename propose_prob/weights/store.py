@@ -22,21 +22,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .._atomic import atomic_path
-from .._files import open_file
 from .._shipped import shipped_file
 from ..errors import InputError, short
-from ..models.baselines import (
-    ConditionalVAE,
-    DiffusionConfig,
-    MixtureConfig,
-    MixtureDensity,
-    RegressionBaseline,
-    RegressionConfig,
-    ScoreDiffusion,
-    VariationalConfig,
-)
-from ..models.lifting import LiftingConfig, LiftingFlow
+from ..io.atomic import atomic_path
+from ..io.files import open_file
+from ..models import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
+from ..models.baselines import DiffusionConfig, MixtureConfig, RegressionConfig, VariationalConfig
+from ..models.lifting_flow import LiftingConfig, LiftingFlow
 from ..models.prohmr import ProHMR, ProHMRConfig
 from ..models.propose import ProPose, ProPoseConfig
 
@@ -113,7 +105,7 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
 
     Example:
         >>> import tempfile
-        >>> from propose_prob import ProPose, ProPoseConfig
+        >>> from propose_prob.models import ProPose, ProPoseConfig
         >>> model = ProPose(ProPoseConfig(couplings=2, width=16, decoder_width=16, code=8))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(model, f"{folder}/mine.safetensors")
@@ -157,7 +149,7 @@ def average(models: Sequence[Model]) -> Model:
         ValueError: If there are none or their configurations differ.
 
     Example:
-        >>> from propose_prob import ProPose, ProPoseConfig
+        >>> from propose_prob.models import ProPose, ProPoseConfig
         >>> config = ProPoseConfig(couplings=2, width=16, decoder_width=16, code=8)
         >>> average([ProPose(config), ProPose(config)]).training
         False

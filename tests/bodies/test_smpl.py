@@ -12,8 +12,8 @@ from scipy import sparse
 from propose_prob.bodies import load_smpl
 from propose_prob.bodies.smpl import SMPLH_52, SMPLX_55
 from propose_prob.errors import InputError
-from propose_prob.pose.rotations import matrix_from_axis_angle
-from propose_prob.pose.skeleton import COCO_17, H36M_17, SMPL_24
+from propose_prob.geometry.rotations import matrix_from_axis_angle
+from propose_prob.geometry.skeletons import COCO_17, H36M_17, SMPL_24
 
 SKELETONS = {"smpl": SMPL_24, "smplh": SMPLH_52, "smplx": SMPLX_55}
 

@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 
-from propose_prob import ProPose, ProPoseConfig, save
 from propose_prob.cli import main
-from propose_prob.models import DiffusionConfig, ProHMR, ProHMRConfig, ScoreDiffusion
+from propose_prob.models import ProHMR, ProHMRConfig, ProPose, ProPoseConfig, ScoreDiffusion
+from propose_prob.models.baselines import DiffusionConfig
+from propose_prob.weights import save
 
 _TINY = ProPoseConfig(
     latent=6,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import load
 from propose_prob.cli.demo import Demo
+from propose_prob.weights import load
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import xarray
 
 from propose_prob.bodies import SkeletonBody
 from propose_prob.cli.fit import motion_files
-from propose_prob.data import read_bvh
-from propose_prob.pose.camera import project
+from propose_prob.geometry.camera import project
+from propose_prob.io import read_bvh
 from propose_prob.weights import available
 
 CENTER = (500.0, 400.0)

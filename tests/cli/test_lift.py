@@ -10,10 +10,10 @@ import torch
 import xarray
 from safetensors.torch import save_file
 
-from propose_prob import save
-from propose_prob.data import keypoints
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.io import keypoints
 from propose_prob.models import ProHMR, ProHMRConfig
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.weights import save
 
 from .conftest import coco_results
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import xarray as xr
 
-from propose_prob import load, save
 from propose_prob.cli import main
 from propose_prob.cli.lift import Lift
+from propose_prob.weights import load, save
 from tests.cli.conftest import coco_results
 
 FRAMES, PART = 23, 5

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import propose_prob
-from propose_prob import InputError
 from propose_prob.cli import app
 from propose_prob.cli.output import complain, printable, tell
-from propose_prob.inference.streams import open_writer
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.errors import InputError
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.results.writer import open_writer
 from tests.cli.conftest import coco_results
 
 ROOT = Path(propose_prob.__file__).parent
@@ -166,7 +166,7 @@ def test_an_interrupted_import_leaves_no_temporary_file(folder):
     (folder / "slow.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
     code = (
         "import sys; from propose_prob.cli import app, main\n"
-        "from propose_prob._atomic import atomic_file\n"
+        "from propose_prob.io.atomic import atomic_file\n"
         "def run(self):\n"
         "    with atomic_file('a.txt'):\n"
         "        import slow\n"
@@ -184,7 +184,7 @@ def test_an_interrupted_import_leaves_no_temporary_file(folder):
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
 def test_requests_to_end_leave_no_temporary_file(run, folder, monkeypatch, number):
-    from propose_prob._atomic import atomic_file
+    from propose_prob.io.atomic import atomic_file
 
     def killed(self):
         with atomic_file("a.txt"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from propose_prob.inference.streams import open_writer
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.results.writer import open_writer
 from tests.cli.conftest import coco_results
 
 pytest.importorskip("matplotlib", reason="commands draw")

@@ -8,10 +8,10 @@ import torch
 
 from propose_prob.bodies import load_open_body
 from propose_prob.cli import main
-from propose_prob.data.render_set import load_renders
 from propose_prob.errors import InputError
+from propose_prob.images.overlay import overlay_body
+from propose_prob.images.render_set import load_renders
 from propose_prob.models import ProHMR, ProHMRConfig
-from propose_prob.visualisation.overlay import overlay_body
 from propose_prob.weights import save
 
 

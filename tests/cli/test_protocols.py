@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from propose_prob.evaluation.protocol import H36M_14
-from tests.data import test_h36m as h36m
-from tests.data import test_mpi_inf_3dhp as mpi
-from tests.data import test_threedpw as pw
+from tests.datasets import test_h36m as h36m
+from tests.datasets import test_mpi_inf_3dhp as mpi
+from tests.datasets import test_threedpw as pw
 
 SAMPLES = ("--samples", 10)
 
@@ -86,7 +86,7 @@ def test_mpi_inf_3dhp(run, folder, tiny_model, mpi_files):
 
 def test_3dpw_with_bodies(run, folder, tiny_model, pw_files, monkeypatch):
     from propose_prob.bodies import smpl
-    from propose_prob.bodies.skeleton import SkeletonBody
+    from propose_prob.bodies.skeleton_body import SkeletonBody
 
     # A body of the same tree stands in for the licensed file.
     monkeypatch.setattr(smpl, "load_smpl", lambda path: SkeletonBody())
@@ -163,7 +163,7 @@ def test_wrong_files_are_named_in_one_line(
     bodies = ()
     if protocol == "3dpw":
         from propose_prob.bodies import smpl
-        from propose_prob.bodies.skeleton import SkeletonBody
+        from propose_prob.bodies.skeleton_body import SkeletonBody
 
         monkeypatch.setattr(smpl, "load_smpl", lambda path: SkeletonBody())
         bodies = ("--smpl-male", "m.pkl", "--smpl-female", "f.pkl")

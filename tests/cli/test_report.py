@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from propose_prob.data.cmu17 import FOCAL, load_cmu17
-from tests.data import test_mpi_inf_3dhp as mpi
+from propose_prob.datasets.cmu17 import FOCAL, load_cmu17
+from tests.datasets import test_mpi_inf_3dhp as mpi
 
 FAST = ("--samples", 10, "--stride", 500)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

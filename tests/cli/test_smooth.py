@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from propose_prob.data import read_bvh
+from propose_prob.io import read_bvh
 
 from .conftest import coco_results
 

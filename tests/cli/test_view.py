@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from propose_prob.bodies import load_open_body
-from propose_prob.inference.streams import open_writer
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.results.writer import open_writer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -6,22 +6,23 @@ import pickle
 import pytest
 import torch
 
-from propose_prob import available, freeze, load, save
 from propose_prob.conditional import (
     ActNorm,
     ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
-    ConditionalLU,
     FixedPermutation,
+    IdentityTransform,
     InverseTransform,
-    NoTransform,
+    LULinearModule,
     StandardBase,
     coupling_stack,
+    freeze,
     glow_stack,
 )
-from propose_prob.networks import ConditionalMLP
-from propose_prob.networks.frozen import FrozenLinear
+from propose_prob.nn import ConditionalMLP
+from propose_prob.nn.fused import FrozenLinear
+from propose_prob.weights import available, load, save
 from tests.zoo import perturbed
 
 D, M = 6, 3
@@ -36,8 +37,8 @@ def _stacks():
     relu = ConditionalCoupling(D, M, blocks=0, activation="relu", swap=True)
     yield "without blocks", ComposedTransform([ActNorm(D), relu, FixedPermutation(D, seed=0)])
     plain = ConditionalCoupling(D, M, activation="relu", last_activation=False, **wide)
-    yield "nothing before", ComposedTransform([NoTransform(), plain, ConditionalLU(D)])
-    yield "nothing at all", ComposedTransform([NoTransform()])
+    yield "nothing before", ComposedTransform([IdentityTransform(), plain, LULinearModule(D)])
+    yield "nothing at all", ComposedTransform([IdentityTransform()])
 
 
 STACKS = dict(_stacks())

@@ -13,15 +13,15 @@ from propose_prob.conditional import (
     ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
-    ConditionalLU,
     FixedPermutation,
+    LULinearModule,
     StandardBase,
     VariationalPILGD,
     coupling_stack,
     glow_stack,
 )
 from propose_prob.distributions import FlowDistribution
-from propose_prob.networks import ConditionalMLP, ResidualMLP
+from propose_prob.nn import ConditionalMLP, ResidualMLP
 from tests.zoo import CONTEXT, TRANSFORMS, VECTOR_LAWS, flow_module, randn
 
 MODULES = {name: case for name, case in TRANSFORMS.items() if case.module is not None}
@@ -186,7 +186,7 @@ def test_couplings_start_as_the_identity(kind):
 
 def test_linear_maps_start_as_the_identity():
     x = randn(10, 4)
-    stack = ComposedTransform([ActNorm(4), ConditionalLU(4)]).double()
+    stack = ComposedTransform([ActNorm(4), LULinearModule(4)]).double()
     torch.testing.assert_close(stack(None)(x), x)
 
 
@@ -278,7 +278,7 @@ def test_zukos_modules_drop_in():
 
 
 def test_a_flow_without_context():
-    flow = ConditionalFlow(StandardBase(4), ComposedTransform([ActNorm(4), ConditionalLU(4)]))
+    flow = ConditionalFlow(StandardBase(4), ComposedTransform([ActNorm(4), LULinearModule(4)]))
     law = flow()
     assert law.batch_shape == () and law.sample((3,)).shape == (3, 4)
 

@@ -6,11 +6,8 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from propose_prob.distributions import (
-    DecodedPoseDistribution,
-    FlowDistribution,
-    diagonal_normal,
-)
+from propose_prob.distributions import DecodedPoseDistribution, FlowDistribution
+from propose_prob.distributions.flow import diagonal_normal
 from propose_prob.transforms import Identity, LULinear
 from tests.zoo import perturbed, randn, small_propose
 

@@ -8,11 +8,8 @@ import torch
 from pyro import poutine
 from scipy import stats
 
-from propose_prob.distributions import (
-    DiffusionPoseDistribution,
-    RecalibratedDistribution,
-    noise_levels,
-)
+from propose_prob.distributions import DiffusionPoseDistribution, RecalibratedDistribution
+from propose_prob.distributions.diffusion import noise_levels
 from propose_prob.transforms import DiagonalAffine
 from tests.zoo import SAMPLED_LAWS, SHAPES, randn
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from propose_prob.distributions import FlowDistribution, diagonal_normal
-from propose_prob.distributions.flow import standard_parameters
+from propose_prob.distributions import FlowDistribution
+from propose_prob.distributions.flow import diagonal_normal, standard_parameters
 from propose_prob.transforms import DiagonalAffine, Identity, LULinear
 from tests.zoo import BASES, TRANSFORMS, gaussian_case, randn
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from propose_prob.distributions import PoseMixtureDistribution, VectorToJoints
+from propose_prob.distributions import PoseMixtureDistribution
+from propose_prob.distributions.flow import VectorToJoints
 from tests.zoo import LAWS, randn
 
 

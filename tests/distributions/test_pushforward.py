@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from propose_prob.distributions import PushforwardDistribution
-from propose_prob.models import BodyLifter, ProHMR, ProHMRConfig
+from propose_prob.models import ProHMR, ProHMRConfig, ProHMRJoints
 
 
 def lengths(batch=()):
@@ -47,7 +47,7 @@ def test_it_claims_no_density():
 def test_prohmr_as_a_lifter_gives_root_relative_joints():
     torch.manual_seed(0)
     model = ProHMR(ProHMRConfig(flow_width=16, width=16, context=16)).eval()
-    law = BodyLifter(model).conditional(100 * torch.randn(4, 17, 2), focal=500.0)
+    law = ProHMRJoints(model).conditional(100 * torch.randn(4, 17, 2), focal=500.0)
     x = law.hypotheses((6,))
     assert x.shape == (6, 4, 17, 3) and not x.requires_grad
     assert (x[..., 0, :] == 0).all() and x.isfinite().all()
@@ -55,5 +55,5 @@ def test_prohmr_as_a_lifter_gives_root_relative_joints():
     # Bones of a body keep their length, whatever the pose.
     thigh = (x[..., 2, :] - x[..., 1, :]).norm(dim=-1)
     assert torch.allclose(thigh, thigh[:1].expand_as(thigh), rtol=1e-4)
-    coco = BodyLifter(model, joint_set="coco_17").conditional(torch.randn(2, 17, 2))
+    coco = ProHMRJoints(model, joint_set="coco_17").conditional(torch.randn(2, 17, 2))
     assert coco.sample().shape == (2, 17, 3)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from propose_prob.bodies import load_open_body
-from propose_prob.bodies.raster import rasterise
-from propose_prob.distributions.silhouette import SilhouetteLikelihood, silhouette_pixels
+from propose_prob.distributions.likelihoods import SilhouetteLikelihood, silhouette_pixels
 from propose_prob.errors import InputError
-from propose_prob.pose.camera import project
-from propose_prob.pose.rotations import matrix_from_axis_angle
+from propose_prob.geometry.camera import project
+from propose_prob.geometry.rotations import matrix_from_axis_angle
+from propose_prob.images.raster import rasterize
 
 
 def law(count=1, **options):
@@ -107,7 +107,7 @@ def test_a_silhouette_finds_an_arm_that_no_keypoint_shows():
         return project(points, focal=120.0, center=64.0)
 
     truth = posed(torch.tensor(-1.2), body).vertices
-    mask = rasterise(camera(truth), truth[:, 2], faces, size=(128, 128)).face >= 0
+    mask = rasterize(camera(truth), truth[:, 2], faces, size=(128, 128)).face >= 0
     pixels = silhouette_pixels(mask, 150)
     joints = camera(light.regress(posed(torch.tensor(-1.2), light)))
     seen = torch.tensor([1.0] * 17)

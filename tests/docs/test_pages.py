@@ -31,12 +31,12 @@ PAGES = sorted(
 
 #: Readers of binary files that nobody may pass on: an example would have to make them first.
 LICENSED = {
-    "propose_prob.data.c3d.read_c3d",
-    "propose_prob.data.h36m.read_h36m",
-    "propose_prob.data.mpi_inf_3dhp.read_mpi_inf_3dhp_test",
-    "propose_prob.data.mpi_inf_3dhp.read_mpi_inf_3dhp_train",
-    "propose_prob.data.spin_images.SpinSource",
-    "propose_prob.data.threedpw.read_3dpw",
+    "propose_prob.io.markers.read_c3d",
+    "propose_prob.datasets.h36m.read_h36m",
+    "propose_prob.datasets.mpi_inf_3dhp.read_mpi_inf_3dhp_test",
+    "propose_prob.datasets.mpi_inf_3dhp.read_mpi_inf_3dhp_train",
+    "propose_prob.images.spin_images.SpinSource",
+    "propose_prob.datasets.threedpw.read_3dpw",
 }
 
 #: Directories of the repository that pages name files of; what a build or a run makes is not there.

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import bone_lengths, bone_pairs, bone_symmetry, bone_variation
-from propose_prob.pose.skeleton import COCO_17, H36M_17
+from propose_prob.evaluation.bones import bone_lengths, bone_pairs, bone_symmetry, bone_variation
+from propose_prob.geometry.skeletons import COCO_17, H36M_17
 
 
 def test_lengths_equal_numpy():

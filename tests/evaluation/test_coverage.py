@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from propose_prob.distributions import FlowDistribution, diagonal_normal
-from propose_prob.evaluation import PITHistogram, RankHistogram, rank_among
+from propose_prob.distributions import FlowDistribution
+from propose_prob.distributions.flow import diagonal_normal
+from propose_prob.evaluation.coverage import PITHistogram, RankHistogram, rank_among
 from propose_prob.transforms import DiagonalAffine
 from tests.zoo import FLOW_LAWS
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import coordinate_median, estimate, geometric_median
+from propose_prob.evaluation.estimates import coordinate_median, estimate, geometric_median
 
 seeds = st.integers(0, 2**31)
 

@@ -4,19 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from propose_prob.data.evaluation_batch import EvaluationBatch
+from propose_prob.datasets.clips import EvaluationBatch
 from propose_prob.distributions import (
-    BaseRecalibration,
     FlowDistribution,
     PoseFlowDistribution,
     PushforwardDistribution,
-    VectorToJoints,
-    diagonal_normal,
 )
+from propose_prob.distributions.flow import VectorToJoints, diagonal_normal
+from propose_prob.distributions.recalibration import BaseRecalibration
 from propose_prob.errors import InputError
-from propose_prob.evaluation import recalibrate_base
+from propose_prob.evaluation.fit_recalibration import recalibrate_base
+from propose_prob.geometry.skeletons import Skeleton
 from propose_prob.models import ProHMR, ProHMRConfig
-from propose_prob.pose.skeleton import Skeleton
 from propose_prob.transforms import DiagonalAffine
 from tests.zoo import randn
 

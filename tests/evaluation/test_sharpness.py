@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from propose_prob.evaluation import SpreadErrorHistogram
+from propose_prob.evaluation.sharpness import SpreadErrorHistogram
 
 
 def pairs(seed=0, count=3000, noise=0.5):

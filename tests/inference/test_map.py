@@ -10,9 +10,8 @@ from scipy.optimize import minimize
 from propose_prob.distributions import KeypointLikelihood, PointLikelihood
 from propose_prob.errors import InputError
 from propose_prob.inference import map_estimate
-from propose_prob.inference.lbfgs import lbfgs
-from propose_prob.inference.problems import Problems
-from propose_prob.inference.solvers import levenberg_marquardt
+from propose_prob.inference.problem import Problems
+from propose_prob.inference.solvers import lbfgs, levenberg_marquardt
 from tests.zoo import (
     FLOW_LAWS,
     LAWS,

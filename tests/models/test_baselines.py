@@ -4,16 +4,9 @@ import pytest
 import torch
 
 from propose_prob.errors import InputError
-from propose_prob.models import (
-    ConditionalVAE,
-    DiffusionConfig,
-    Evidence,
-    MixtureConfig,
-    MixtureDensity,
-    RegressionBaseline,
-    ScoreDiffusion,
-    keypoint_evidence,
-)
+from propose_prob.models import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
+from propose_prob.models.baselines import DiffusionConfig, MixtureConfig
+from propose_prob.models.evidence import Evidence, keypoint_evidence
 from propose_prob.weights import load, save
 from tests.zoo import BASELINES, SHAPES, randn, small_baseline
 

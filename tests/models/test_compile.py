@@ -5,8 +5,9 @@ import shutil
 import pytest
 import torch
 
-from propose_prob import freeze, load
+from propose_prob.conditional import freeze
 from propose_prob.models import LiftingConfig, LiftingFlow, PointEstimator, Sampler
+from propose_prob.weights import load
 from tests.zoo import perturbed
 
 # Of torch about that one release of Python.

@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import InputError, ProPose, ProPoseConfig, available, load
 from propose_prob.distributions import DecodedPoseDistribution
+from propose_prob.errors import InputError
 from propose_prob.models import (
     LiftingConfig,
     LiftingFlow,
     MixtureDensity,
     PointEstimator,
+    ProPose,
+    ProPoseConfig,
     Sampler,
     export_onnx,
     export_program,
 )
+from propose_prob.weights import available, load
 from tests.zoo import perturbed
 
 #: Models of keypoints whose law is a flow.

@@ -7,8 +7,17 @@ import sys
 import pytest
 import torch
 
-from propose_prob import InputError, ProPose, ProPoseConfig, available, load
-from propose_prob.models import BodyLifter, LiftingConfig, LiftingFlow, ProHMR, ProHMRConfig
+from propose_prob.errors import InputError
+from propose_prob.models import (
+    LiftingConfig,
+    LiftingFlow,
+    ProHMR,
+    ProHMRConfig,
+    ProHMRJoints,
+    ProPose,
+    ProPoseConfig,
+)
+from propose_prob.weights import available, load
 
 NAMES = [name for name in available() if "image" not in name]
 
@@ -152,7 +161,7 @@ SMALL = {
     "lifting": lambda: LiftingFlow(
         LiftingConfig(couplings=1, flow_width=16, context=16, width=16, blocks=1)
     ),
-    "prohmr": lambda: BodyLifter(
+    "prohmr": lambda: ProHMRJoints(
         ProHMR(ProHMRConfig(flow_width=16, width=16, context=16, couplings=1, blocks=1))
     ),
 }  # fmt: skip

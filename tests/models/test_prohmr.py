@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from propose_prob.errors import InputError
+from propose_prob.geometry.camera import project, rectify
+from propose_prob.geometry.rotations import matrix_from_6d
 from propose_prob.models import LiftingFlow, ProHMR, ProHMRConfig
 from propose_prob.models.evidence import weak_to_translation
-from propose_prob.pose.camera import project
-from propose_prob.pose.rectify import rectify
-from propose_prob.pose.rotations import matrix_from_6d
 from tests.zoo import randn, small_lifting, small_prohmr
 
 

@@ -8,16 +8,10 @@ from torch.distributions import Independent
 from propose_prob.conditional import StandardBase, VariationalPILGD
 from propose_prob.distributions import DecodedPoseDistribution, FlowDistribution
 from propose_prob.errors import InputError
-from propose_prob.models import (
-    Evidence,
-    LiftingFlow,
-    ProHMR,
-    ProPose,
-    ProPoseConfig,
-    keypoint_evidence,
-)
-from propose_prob.models.baselines import ConditionalVAE, KeypointModel
-from propose_prob.models.discriminator import PoseDiscriminator
+from propose_prob.models import ConditionalVAE, LiftingFlow, ProHMR, ProPose, ProPoseConfig
+from propose_prob.models.base import KeypointModel
+from propose_prob.models.discriminators import PoseDiscriminator
+from propose_prob.models.evidence import Evidence, keypoint_evidence
 from tests.zoo import MODELS, PROPOSE_VARIANTS, SHAPES, randn, small_propose
 
 every_model = pytest.mark.parametrize("name", MODELS)

@@ -3,16 +3,16 @@ import math
 import pytest
 import torch
 
-from propose_prob import InputError
-from propose_prob.pose.rotations import (
+from propose_prob.errors import InputError
+from propose_prob.geometry.rotations import (
     axis_angle_from_matrix,
     geodesic_distance,
     matrix_from_6d,
     matrix_from_axis_angle,
     sixd_from_matrix,
 )
-from propose_prob.tasks import AngleDistribution, generic_prior
-from propose_prob.tasks.priors import _exponential
+from propose_prob.tasks import generic_prior
+from propose_prob.tasks.priors import AngleDistribution, _exponential
 
 
 def angles(*shape, scale=0.3, seed=0):

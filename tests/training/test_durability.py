@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import InputError
-from propose_prob._atomic import locked
 from propose_prob.cli import main
-from propose_prob.data.cmu17 import load_cmu17
+from propose_prob.cli.train import TrainLifting
+from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.devices import launched_as
+from propose_prob.errors import InputError
+from propose_prob.io.atomic import locked
 from propose_prob.training import loop
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
 from propose_prob.training.parallel import process_group
-from propose_prob.training.run import TrainLifting
 
 CONFIG = {
     "steps": 8,

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from propose_prob.distributions import FlowDistribution, diagonal_normal
+from propose_prob.distributions import FlowDistribution
+from propose_prob.distributions.flow import diagonal_normal
 from propose_prob.training import objectives
 from tests.zoo import LAWS, randn
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob import InputError, load
-from propose_prob.data.cmu17 import load_cmu17
+from propose_prob.cli.train import TrainLifting
+from propose_prob.datasets.cmu17 import load_cmu17
+from propose_prob.errors import InputError
 from propose_prob.training.checkpoint import read_checkpoint
 from propose_prob.training.parallel import Processes, _rows, launched, process_group
-from propose_prob.training.propose import Pairs
-from propose_prob.training.run import TrainLifting
+from propose_prob.training.trainers import Pairs
+from propose_prob.weights import load
 
 #: Without dropout and without drawn noise, processes change nothing but the order of sums.
 CONFIG = {

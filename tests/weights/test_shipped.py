@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from propose_prob import DecodedPoseDistribution, ProPose, available, load
-from propose_prob.data.cmu17 import FOCAL, load_cmu17
+from propose_prob.datasets.cmu17 import FOCAL, load_cmu17
+from propose_prob.distributions import DecodedPoseDistribution
 from propose_prob.evaluation import CalibrationCurve, mpjpe
-from propose_prob.pose.skeleton import H36M_17
-from propose_prob.training.config import TrainConfig, read_config
-from propose_prob.weights import store
+from propose_prob.geometry.skeletons import H36M_17
+from propose_prob.models import ProPose
+from propose_prob.training.configs import TrainConfig, read_config
+from propose_prob.weights import available, load, store
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from propose_prob import available, load
 from propose_prob.bodies import load_open_body
-from propose_prob.data.crops import normalise_image
-from propose_prob.data.render import RenderConfig, Renderer
 from propose_prob.evaluation import pa_mpjpe
+from propose_prob.geometry.rotations import matrix_from_6d
+from propose_prob.images.crops import normalize_image
+from propose_prob.images.renderer import RenderConfig, Renderer
 from propose_prob.models import ProHMR
-from propose_prob.pose.rotations import matrix_from_6d
+from propose_prob.weights import available, load
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_it_is_listed_frozen_and_reads_images(model):
 
 @torch.no_grad()
 def test_mode_and_draws_stay_where_the_card_says(model, people, images):
-    estimate = model.estimate_images(normalise_image(images))
+    estimate = model.estimate_images(normalize_image(images))
     body = load_open_body().only("h36m_17")
 
     def joints(sixd):
@@ -63,7 +63,7 @@ def test_something_in_front_of_an_arm_widens_the_law(model, people, images):
         hidden[row, :, y - 10 : y + 11, x - 10 : x + 11] = 0.4
     spread = []
     for pictures in (images, hidden):
-        estimate = model.estimate_images(normalise_image(pictures))
+        estimate = model.estimate_images(normalize_image(pictures))
         torch.manual_seed(0)
         theta = matrix_from_6d(estimate.law.sample((60,)))
         joints = body.regress(body(theta, estimate.shape))
@@ -81,7 +81,7 @@ def test_hidden_legs_widen_more_than_what_is_in_view(model, people, images):
     hidden = torch.where(rows[:, None, :, None], 0.4, images)
     spread = []
     for pictures in (images[below], hidden[below]):
-        estimate = model.estimate_images(normalise_image(pictures))
+        estimate = model.estimate_images(normalize_image(pictures))
         torch.manual_seed(0)
         theta = matrix_from_6d(estimate.law.sample((60,)))
         # In the pelvis' own axes: the whole body's turn is nobody's limb.

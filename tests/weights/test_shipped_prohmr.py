@@ -8,15 +8,15 @@ import pytest
 import torch
 from pyro import poutine
 
-from propose_prob import available, load
 from propose_prob.bodies import SkeletonBody
-from propose_prob.data import load_cmu17, load_cmu_body
-from propose_prob.data.cmu17 import FOCAL
+from propose_prob.datasets import load_cmu17, load_cmu_body
+from propose_prob.datasets.cmu17 import FOCAL
 from propose_prob.evaluation import CalibrationCurve, mpjpe, pa_mpjpe
+from propose_prob.geometry.rotations import matrix_from_6d
+from propose_prob.geometry.skeletons import H36M_17
 from propose_prob.inference import map_estimate
 from propose_prob.models import LiftingFlow, ProHMR
-from propose_prob.pose.rotations import matrix_from_6d
-from propose_prob.pose.skeleton import H36M_17
+from propose_prob.weights import available, load
 
 
 def chosen(data, count=200):

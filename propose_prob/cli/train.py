@@ -1,0 +1,491 @@
+"""Training from the command line: `propose-prob train MODEL`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..bodies import Body, load_open_body, load_smpl
+from ..datasets.cmu17 import load_cmu17
+from ..datasets.cmu_body import load_cmu_body
+from ..devices import check_device, set_threads
+from ..errors import InputError
+from ..images import ImageEncoder
+from ..images.render_set import load_renders
+from ..images.resnet import load_backbone
+from ..images.sources import ImageSource, RenderSource
+from ..images.spin_images import SpinSource
+from ..images.training import (
+    FrozenBackboneTrainer,
+    ImageTrainConfig,
+    ImageTrainer,
+    ImageValidation,
+    copy_flow_from,
+)
+from ..io.amass import read_amass, read_arrays
+from ..io.atomic import check_outputs, locked, write_text
+from ..models import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
+from ..models.lifting_flow import LiftingFlow
+from ..models.prohmr import ProHMR
+from ..models.propose import ProPose
+from ..training.body_trainer import ProHMRTrainer
+from ..training.configs import (
+    BodyTrainConfig,
+    DiffusionTrainConfig,
+    LiftingTrainConfig,
+    MixtureTrainConfig,
+    RegressionTrainConfig,
+    RunConfig,
+    TrainConfig,
+    VariationalTrainConfig,
+    from_dict,
+    read_config,
+    to_dict,
+)
+from ..training.loop import Trainer, TrainingLoop, ValidationSet, finish
+from ..training.parallel import process_group
+from ..training.simulation import BodySimulator, Simulator
+from ..training.trainers import (
+    DiffusionTrainer,
+    LiftingTrainer,
+    LikelihoodTrainer,
+    ProPoseTrainer,
+    VariationalTrainer,
+)
+from ..training.validation import BodyValidation, Scores, Validation
+from ..weights.store import load, save
+
+#: What a training writes to its folder.
+_OUTPUTS = (
+    ("checkpoint.pt", "best.safetensors", "last.safetensors", "model.safetensors")
+    + ("config.json", "fitted.json", "log.csv")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainCommand(ABC):
+    """Train a model on motion capture, seen by simulated cameras.
+
+    Attributes:
+        out: Folder for the checkpoint, the log and the trained weights.
+        data: `cmu17`, or own data: for models of joints an `.npz` file with `world` (N, 17, 3),
+            metres, z up; for models of bodies an AMASS file or a folder of them.
+        validation: An `.npz` file of the same form with held-out poses; needed for own data.
+        config: A JSON file with any part of the configuration; flags below change it further.
+        steps: Batches; of phase 2 where phases alternate.
+        seed: Of everything random.
+        init: Shipped model or file of `save` to begin with, of the same configuration.
+        resume: Continue from the checkpoint in `out`.
+        checkpoint_minutes: A kill loses at most this much.
+        device: Where to train, `cpu` or `cuda`.
+        threads: CPU threads.
+    """
+
+    out: Path
+    data: str = "cmu17"
+    validation: Path | None = None
+    config: Path | None = None
+    steps: int | None = None
+    seed: int | None = None
+    init: str | None = None
+    resume: bool = False
+    checkpoint_minutes: float = 5.0
+    device: str = "cpu"
+    threads: int = 1
+
+    @abstractmethod
+    def default(self) -> RunConfig:
+        """The configuration that the flags and the JSON file change."""
+
+    @abstractmethod
+    def trainer(self, config: Any) -> tuple[Trainer[Any], ValidationSet]:
+        """The training of a new model on this command's data, and the held-out pairs."""
+
+    def run(self) -> None:
+        """Trains, fits on held-out poses what is fitted there, then writes `model.safetensors`.
+
+        Raises:
+            InputError: If the data, the configuration or the checkpoint cannot be used.
+        """
+        set_threads(self.threads)
+        if not self.checkpoint_minutes >= 0:
+            raise InputError(
+                f"expected --checkpoint-minutes of at least 0, got {self.checkpoint_minutes}"
+            )
+        with process_group(self.device) as device:
+            dataclasses.replace(self, device=device)._run()
+
+    def _run(self) -> None:
+        check_device(self.device)
+        config = self.default()
+        if self.config is not None:
+            config = read_config(self.config, default=config)
+        changes = {"steps": self.steps, "seed": self.seed}
+        given = {name: value for name, value in changes.items() if value is not None}
+        config = from_dict(given, default=config)
+        if not self.resume and (self.out / "checkpoint.pt").exists():
+            raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
+        self._check_outputs()
+        torch.manual_seed(config.seed)
+        try:
+            trainer, validation = self.trainer(config)
+        except InputError:
+            raise
+        # What a model says of sizes and names that do not go together.
+        except ValueError as error:
+            raise InputError(f"configuration: {error}") from error
+        run = TrainingLoop(
+            trainer,
+            validation,
+            self.out,
+            device=self.device,
+            start=self._start(),
+            report=_report,
+        )
+        with locked(self.out, "a training") if run.processes.writes else nullcontext():
+            self._train(run, validation, config)
+
+    def _train(self, run: TrainingLoop[Any], validation: ValidationSet, config: RunConfig) -> None:
+        if self.resume:
+            run.resume()
+        elif run.processes.writes and (self.out / "checkpoint.pt").exists():
+            raise InputError(f"another training has written to {self.out}: take another --out")
+        # Before any writes: all have seen whether there is a checkpoint.
+        run.processes.wait()
+        if run.processes.writes:
+            run.cut_log()
+            self._write_config(config)
+        with tqdm(
+            total=config.steps,
+            initial=run.step,
+            unit="step",
+            disable=not (run.processes.writes and sys.stderr.isatty()),
+        ) as bar:
+
+            def progress(done: int) -> None:
+                bar.update(done)
+                bar.set_postfix({k: f"{v:.3f}" for k, v in run.losses.items()}, refresh=False)
+
+            run.train(checkpoint_minutes=self.checkpoint_minutes, progress=progress)
+        if run.processes.writes:
+            self._finish(run, validation)
+
+    def inputs(self) -> list[Path | str | None]:
+        """Files and folders that are read, besides what a resumed run reads in `out`."""
+        # A run is resumed with the configuration that it stored, which stays as it is.
+        stored = self.resume and self.config is not None and _same(self.config, self._stored())
+        return [self.data, self.validation, self.init, None if stored else self.config]
+
+    def _check_outputs(self) -> None:
+        if self.out.is_dir():
+            check_outputs([self.out / name for name in _OUTPUTS], self.inputs())
+
+    def _stored(self) -> Path:
+        return self.out / "config.json"
+
+    def _start(self) -> Any:
+        """The model to begin with, or None."""
+        return None if self.init is None else load(self.init, device=self.device)
+
+    def _write_config(self, config: RunConfig) -> None:
+        write_text(self._stored(), json.dumps(to_dict(config), indent=2) + "\n")
+
+    def _finish(self, run: TrainingLoop[Any], validation: ValidationSet) -> None:
+        best = load(self.out / "best.safetensors", device=self.device)
+        fitted = finish(best, validation.to(self.device))
+        save(best, self.out / "model.safetensors", half=True)
+        fitted |= {"steps": run.step, "seconds": round(run.seconds)}
+        write_text(self.out / "fitted.json", json.dumps(fitted, indent=2) + "\n")
+        print(json.dumps(fitted))
+
+
+class _TrainLifter(TrainCommand):
+    def _data(self, config: Any) -> tuple[Simulator, Validation]:
+        if self.data == "cmu17":
+            world = load_cmu17("train").world
+            validation = Validation.from_cmu17(load_cmu17("val"))
+        else:
+            if self.validation is None:
+                raise InputError("own training data needs --validation with held-out poses")
+            world = read_world(Path(self.data))
+            held_out = Simulator(read_world(self.validation).to(self.device), config.simulator)
+            validation = Validation.from_simulator(held_out)
+        return Simulator(world.to(self.device), config.simulator), validation
+
+
+@dataclass(frozen=True)
+class TrainProPose(_TrainLifter):
+    """Train ProPose: 2D keypoints to a decoded law over 3D joints."""
+
+    def default(self) -> TrainConfig:
+        """The defaults of `TrainConfig`."""
+        return TrainConfig()
+
+    def trainer(self, config: TrainConfig) -> tuple[ProPoseTrainer, Validation]:
+        """Algorithm 1."""
+        simulator, validation = self._data(config)
+        model = ProPose(config.model).to(self.device)
+        return ProPoseTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainLifting(_TrainLifter):
+    """Train ProHMR's lifting flow: 2D keypoints to an exact law over 3D joints."""
+
+    def default(self) -> LiftingTrainConfig:
+        """The defaults of `LiftingTrainConfig`."""
+        return LiftingTrainConfig()
+
+    def trainer(self, config: LiftingTrainConfig) -> tuple[LiftingTrainer, Validation]:
+        """Likelihood and mode."""
+        simulator, validation = self._data(config)
+        model = LiftingFlow(config.model).to(self.device)
+        return LiftingTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainRegression(_TrainLifter):
+    """Train the regression baseline: one Gaussian of fixed spread over 3D joints."""
+
+    def default(self) -> RegressionTrainConfig:
+        """The defaults of `RegressionTrainConfig`."""
+        return RegressionTrainConfig()
+
+    def trainer(self, config: RegressionTrainConfig) -> tuple[LikelihoodTrainer, Validation]:
+        """Likelihood and point estimate."""
+        simulator, validation = self._data(config)
+        model = RegressionBaseline(config.model).to(self.device)
+        return LikelihoodTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainMixture(_TrainLifter):
+    """Train the mixture density baseline: a few Gaussian kernels over 3D joints."""
+
+    def default(self) -> MixtureTrainConfig:
+        """The defaults of `MixtureTrainConfig`."""
+        return MixtureTrainConfig()
+
+    def trainer(self, config: MixtureTrainConfig) -> tuple[LikelihoodTrainer, Validation]:
+        """Likelihood and point estimate."""
+        simulator, validation = self._data(config)
+        model = MixtureDensity(config.model).to(self.device)
+        return LikelihoodTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainVariational(_TrainLifter):
+    """Train the variational baseline: a decoded law over 3D joints, normal latent."""
+
+    def default(self) -> VariationalTrainConfig:
+        """The defaults of `VariationalTrainConfig`."""
+        return VariationalTrainConfig()
+
+    def trainer(self, config: VariationalTrainConfig) -> tuple[VariationalTrainer, Validation]:
+        """Evidence lower bound and point estimate."""
+        simulator, validation = self._data(config)
+        model = ConditionalVAE(config.model).to(self.device)
+        return VariationalTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainDiffusion(_TrainLifter):
+    """Train the diffusion baseline: 3D joints denoised in a few steps, no density."""
+
+    def default(self) -> DiffusionTrainConfig:
+        """The defaults of `DiffusionTrainConfig`."""
+        return DiffusionTrainConfig()
+
+    def trainer(self, config: DiffusionTrainConfig) -> tuple[DiffusionTrainer, Validation]:
+        """Denoising and point estimate."""
+        simulator, validation = self._data(config)
+        model = ScoreDiffusion(config.model).to(self.device)
+        return DiffusionTrainer(model, config, simulator, self.device), validation
+
+
+@dataclass(frozen=True)
+class TrainProHMR(TrainCommand):
+    """Train ProHMR: 2D keypoints to an exact law over a body's joint rotations.
+
+    `--data` and `--validation` are AMASS `.npz` files, or folders of them, where not `cmu17`.
+    """
+
+    def default(self) -> BodyTrainConfig:
+        """The defaults of `BodyTrainConfig`."""
+        return BodyTrainConfig()
+
+    def trainer(self, config: BodyTrainConfig) -> tuple[ProHMRTrainer, BodyValidation]:
+        """Likelihood, expectation and mode."""
+        if self.data == "cmu17":
+            train = load_cmu_body("train")
+            theta, shape = train.theta, train.shape
+            validation = BodyValidation.from_cmu(load_cmu17("val"), load_cmu_body("val"))
+        else:
+            if self.validation is None:
+                raise InputError("own training data needs --validation with held-out bodies")
+            theta, shape = read_bodies(Path(self.data))
+            held_out, shapes = (x.to(self.device) for x in read_bodies(self.validation))
+            validation = BodyValidation.from_simulator(
+                BodySimulator(held_out, shapes, config.simulator)
+            )
+        simulator = BodySimulator(theta.to(self.device), shape.to(self.device), config.simulator)
+        model = ProHMR(config.model).to(self.device)
+        return ProHMRTrainer(model, config, simulator, self.device), validation
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def read_bodies(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Body poses of AMASS `.npz` files.
+
+    Args:
+        path: A file, or a folder that is searched with its subfolders.
+
+    Returns:
+        Local rotations `(N, 24, 3, 3)`, z up, hands at rest, and average shapes `(N, 10)`: AMASS'
+        own coefficients belong to other bodies.
+
+    Raises:
+        InputError: If there is no such file, or one cannot be read.
+    """
+    files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: expected AMASS .npz files in this folder, found none")
+    theta = torch.cat([read_amass(file).theta for file in files])
+    return theta, torch.zeros(len(theta), 10)
+
+
+def read_world(path: Path) -> torch.Tensor:
+    """Poses of an `.npz` file with an array `world`.
+
+    Returns:
+        Joints `(N, 17, 3)` in metres, z up, float32.
+
+    Raises:
+        InputError: If the file cannot be read or the array has another shape or is not finite.
+    """
+    try:
+        world = read_arrays(path, ("world",))["world"]
+    except InputError as error:
+        raise InputError(f"{path}: expected an .npz file with an array 'world' ({error})") from None
+    if world.ndim != 3 or world.shape[1:] != (17, 3) or len(world) == 0:
+        raise InputError(f"{path}: expected 'world' of shape (N, 17, 3), got {world.shape}")
+    if world.dtype.kind not in "fiu":
+        raise InputError(f"{path}: expected numbers in 'world', got {world.dtype}")
+    # What exceeds float32 becomes infinite here.
+    with np.errstate(over="ignore"):
+        single = world.astype(np.float32)
+    if not np.isfinite(single).all():
+        frame = int(np.argwhere(~np.isfinite(single))[0, 0])
+        raise InputError(f"{path}: expected finite joints, got NaN or infinity in frame {frame}")
+    return torch.from_numpy(single)
+
+
+def _report(step: int, losses: dict[str, float], scores: Scores) -> None:
+    parts = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    tqdm.write(
+        f"step {step}: {parts} | val point {scores.point:.1f} mm energy {scores.energy:.2f} mm",
+        file=sys.stdout,
+    )
+    sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class TrainImage(TrainCommand):
+    """Train ProHMR from pixels: an image to an exact law over a body's joint rotations.
+
+    `--data` is a folder of renders (`propose-prob render`), or an `.npz` file in SPIN's or
+    ProHMR's format, or a folder of such files, with `--images`, `--body` and `--validation`.
+
+    Attributes:
+        images: Folder that the image names in SPIN's files start from.
+        body: `open`, or an SMPL file; the body that the data's rotations and shapes belong to.
+        backbone: Trained weights of the residual network to begin with: ImageNet's, HMR's, SPIN's.
+        law: Keypoint model whose flow takes the place of the one of --init, and whose contexts are
+            learned first where the configuration says `distil`: a shipped one, or a file.
+    """
+
+    images: Path | None = None
+    body: str = "open"
+    backbone: Path | None = None
+    law: str | None = None
+
+    def inputs(self) -> list[Path | str | None]:
+        """Those of every training, images, the body and weights to begin with."""
+        return [*super().inputs(), self.images, self.body, self.backbone, self.law]
+
+    def default(self) -> ImageTrainConfig:
+        """The defaults of `ImageTrainConfig`."""
+        return ImageTrainConfig()
+
+    def trainer(self, config: ImageTrainConfig) -> tuple[ImageTrainer, ImageValidation]:
+        """Likelihood, expectation and mode."""
+        body = load_open_body() if self.body == "open" else load_smpl(self.body)
+        if body.num_shape != config.model.shape:
+            raise InputError(
+                f"expected model.shape to be the body's {body.num_shape} coefficients, "
+                f"got {config.model.shape}"
+            )
+        source, held_out = self._sources(config, body)
+        model = ProHMR(config.model).to(self.device)
+        if self.backbone is not None and isinstance(model.encoder, ImageEncoder):
+            load_backbone(model.encoder.backbone, self.backbone)
+        validation = ImageValidation.from_source(held_out, body)
+        if config.copies:
+            teacher = None if self.law is None else self._teacher()
+            trainer = FrozenBackboneTrainer(
+                model, config, source, body, self.device, teacher=teacher
+            )
+            return trainer, validation
+        return ImageTrainer(model, config, source, body, self.device), validation
+
+    def _start(self) -> ProHMR | None:
+        start = super()._start()
+        if self.law is None:
+            return start
+        if start is None:
+            raise InputError("--law takes the place of a trained model's flow: expected --init")
+        return copy_flow_from(start, self._teacher())
+
+    def _teacher(self) -> ProHMR:
+        teacher = load(str(self.law), device=self.device)
+        if not isinstance(teacher, ProHMR) or teacher.config.encoder != "keypoints":
+            raise InputError(f"expected --law to be a ProHMR of keypoints, got {self.law}")
+        return teacher
+
+    def _sources(self, config: ImageTrainConfig, body: Body) -> tuple[ImageSource, ImageSource]:
+        if self.data == "cmu17":
+            raise InputError(
+                "training from images needs --data: a folder of renders (propose-prob render) or "
+                "files in SPIN's format"
+            )
+        path = Path(self.data)
+        if (path / "train").is_dir():
+            if self.body != "open":
+                raise InputError("renders show the open body: leave --body out")
+            train, held_out = load_renders(path), load_renders(self.validation or path, "val")
+            if train.config.size != config.model.image:
+                raise InputError(
+                    f"expected renders of model.image = {config.model.image} pixels, "
+                    f"got {train.config.size}"
+                )
+            return RenderSource(train), RenderSource(held_out)
+        if self.validation is None or self.images is None:
+            raise InputError("data in SPIN's format needs --images and --validation")
+        size = config.model.image
+        return (
+            SpinSource.read(path, self.images, body=body, size=size),
+            SpinSource.read(self.validation, self.images, body=body, size=size),
+        )
