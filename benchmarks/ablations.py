@@ -62,10 +62,10 @@ def evaluate(model: ProPose, split: str, stride: int) -> dict[str, float]:
     p3d = data.p3d()[::stride].flatten(0, 1)
     torch.manual_seed(0)
     for chosen in torch.arange(len(p2d)).split(128):
-        law = model.conditional(p2d[chosen])
+        distribution = model.conditional(p2d[chosen])
         evaluator.update(
-            law.hypotheses((200,)),
-            law.point_estimate,
+            distribution.hypotheses((200,)),
+            distribution.point_estimate,
             p3d[chosen],
             torch.ones(len(chosen), 17, dtype=torch.bool),
             p2d=p2d[chosen],

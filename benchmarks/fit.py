@@ -1,10 +1,11 @@
 """What fitting shows on CMU17's bodies: `python benchmarks/fit.py OUT [--model NAME]`.
 
 The truth is the retargeted body's own joints, and so is the 2D: a body of the right rotations makes
-no error. Writes `OUT/fit.json` and `OUT/fit.md`: PA-MPJPE of the law's mode, of the fit with the
-law as prior, and of the same fit, from the same start, with independent normal laws of the joint
-angles in its place: of the training poses' mean and spread, and N(0, I) about the T pose. The
-standard deviation of the keypoints is chosen on `val` for each kind of 2D and each prior.
+no error. Writes `OUT/fit.json` and `OUT/fit.md`: PA-MPJPE of the distribution's mode, of the fit
+with the distribution as prior, and of the same fit, from the same start, with independent normal
+distributions of the joint angles in its place: of the training poses' mean and spread, and N(0, I)
+about the T pose. The standard deviation of the keypoints is chosen on `val` for each kind of 2D and
+each prior.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from propose_prob.tasks import fit, generic_prior
 from propose_prob.weights import load
 
 SPLITS = ("test_seen", "test_subject03")
-PRIORS = ("law", "training angles", "N(0, I)")
+PRIORS = ("distribution", "training angles", "N(0, I)")
 
 #: Standard deviations of a keypoint, half image widths, from which val chooses.
 CANDIDATES = {"exact": (0.001, 0.002, 0.004), "noisy": (0.004, 0.006, 0.01, 0.02, 0.04)}
@@ -62,20 +63,22 @@ class Part:
         }
 
     def mode(self) -> dict[str, float]:
-        """Errors of the law's mode with the estimated shape."""
+        """Errors of the distribution's mode with the estimated shape."""
         body = SkeletonBody()
-        theta = matrix_from_6d(self.estimate.law.mode)
+        theta = matrix_from_6d(self.estimate.distribution.mode)
         return self.errors(body.regress(body(theta, self.estimate.shape)))
 
     def fitted(self, prior: str, scale: float, train: torch.Tensor, solver: str) -> dict[str, Any]:
         """Errors of a fit."""
-        law = self.estimate.law
+        distribution = self.estimate.distribution
         if prior == "training angles":
-            law = generic_prior(len(self.p2d), theta=train)
+            distribution = generic_prior(len(self.p2d), theta=train)
         elif prior == "N(0, I)":
-            law = generic_prior(len(self.p2d), spread=1.0)
+            distribution = generic_prior(len(self.p2d), spread=1.0)
         begin = time.perf_counter()
-        result = fit(law, self.p2d, start=self.estimate, focal=FOCAL, scale=scale, solver=solver)
+        result = fit(
+            distribution, self.p2d, start=self.estimate, focal=FOCAL, scale=scale, solver=solver
+        )
         seconds = time.perf_counter() - begin
         return {
             **self.errors(result.joints),
@@ -136,17 +139,20 @@ def tune(model: Any, stride: int, train: torch.Tensor, solver: str) -> dict[str,
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| split | 2D | items | mode | fit, law | change | fit, training angles | fit, N(0, I) "
+        "| split | 2D | items | mode | fit, distribution | change | fit, training angles | fit, "
+        "N(0, I) "
         "| converged | fits a second |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        mode, law = row["mode"]["pa_mpjpe"], row["law"]["pa_mpjpe"]
+        mode, distribution = row["mode"]["pa_mpjpe"], row["distribution"]["pa_mpjpe"]
         lines.append(
-            f"| {row['split']} | {row['keypoints']} | {row['items']} | {mode:.1f} | {law:.1f} "
-            f"| {100 * (law / mode - 1):+.0f} % | {row['training angles']['pa_mpjpe']:.1f} "
-            f"| {row['N(0, I)']['pa_mpjpe']:.1f} | {100 * row['law']['converged']:.0f} % "
-            f"| {row['law']['fits_per_second']:.1f} |"
+            f"| {row['split']} | {row['keypoints']} | {row['items']} | {mode:.1f} | "
+            f"{distribution:.1f} "
+            f"| {100 * (distribution / mode - 1):+.0f} % | "
+            f"{row['training angles']['pa_mpjpe']:.1f} "
+            f"| {row['N(0, I)']['pa_mpjpe']:.1f} | {100 * row['distribution']['converged']:.0f} % "
+            f"| {row['distribution']['fits_per_second']:.1f} |"
         )
     return "\n".join(lines) + "\n"
 

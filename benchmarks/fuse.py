@@ -94,12 +94,12 @@ def measure(model: Any, split: str, frames: int, views: int, prior: Any, body: A
     scores.add("DLT, calibrated", triangulate(p2d, rotation, translation), world)
     with torch.no_grad():
         if body is None:
-            law, shape = model.conditional(p2d, focal=FOCAL), None
+            distribution, shape = model.conditional(p2d, focal=FOCAL), None
         else:
             estimate = model.estimate(p2d, focal=FOCAL)
-            law, shape = estimate.law, estimate.shape.mean(1)
+            distribution, shape = estimate.distribution, estimate.shape.mean(1)
     joints = (lambda x: x) if body is None else (lambda x: posed(body, matrix_from_6d(x), shape))
-    points = law.point_estimate
+    points = distribution.point_estimate
     single = joints(points)
     scores.add("one view", single, p3d)
     scores.add("average of aligned joints, uncalibrated", averaged(single), p3d)
@@ -121,7 +121,7 @@ def measure(model: Any, split: str, frames: int, views: int, prior: Any, body: A
         runs["fused, calibrated, prior once"] = {"cameras": cameras, **once}
     for name, options in runs.items():
         start = time.perf_counter()
-        fused = fuse_views(law, **options)
+        fused = fuse_views(distribution, **options)
         more = {
             "seconds": time.perf_counter() - start,
             "converged": fused.converged.float().mean().item(),

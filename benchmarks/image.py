@@ -3,12 +3,12 @@
 Renders of poses that were never trained on, made first where `DIR` does not hold them. Writes
 `OUT/image.json`, `OUT/image.md` and `OUT/occlusion.png`:
 
-* accuracy and calibration of the law on each split;
-* how much wider the law is where something stands in front of the legs, or of a forearm;
-* fits to the 2D keypoints under the image's law and under normal laws of the joint angles, from the
-  same start, with keypoints missing or wrong. The keypoints have a normal error of 1 pixel of the
-  crop; a wrong one is moved by a further 15. The standard deviation that a fit assumes is chosen on
-  val for each kind of 2D and each prior.
+* accuracy and calibration of the distribution on each split;
+* how much wider the distribution is where something stands in front of the legs, or of a forearm;
+* fits to the 2D keypoints under the image's distribution and under normal distributions of the
+  joint angles, from the same start, with keypoints missing or wrong. The keypoints have a normal
+  error of 1 pixel of the crop; a wrong one is moved by a further 15. The standard deviation that a
+  fit assumes is chosen on val for each kind of 2D and each prior.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from propose_prob.tasks import fit, generic_prior
 from propose_prob.weights import load
 
 SPLITS = ("val", "test_seen", "test_subject03")
-PRIORS = ("image law", "training angles", "N(0, 0.4^2)")
+PRIORS = ("image distribution", "training angles", "N(0, 0.4^2)")
 
 #: Kinds of 2D: share of the keypoints that are missing, and that are wrong.
 KINDS = {
@@ -90,7 +90,7 @@ class People:
     def samples(self, estimate: BodyEstimate, count: int, *, turned: bool = True) -> Tensor:
         """Joints of draws `(count, B, 17, 3)` in camera axes, or else in the pelvis' own."""
         torch.manual_seed(0)
-        sixd = estimate.law.sample((count,))
+        sixd = estimate.distribution.sample((count,))
         if not turned:
             sixd = sixd.clone()
             sixd[..., 0, :] = sixd.new_tensor([1.0, 0, 0, 0, 1, 0])
@@ -104,8 +104,8 @@ class People:
         }
 
     def accuracy(self) -> dict[str, float]:
-        """The law's mode, the best of 25 draws, calibration with 100."""
-        mode = self.joints(self.estimate.law.mode, self.estimate.shape)
+        """The distribution's mode, the best of 25 draws, calibration with 100."""
+        mode = self.joints(self.estimate.distribution.mode, self.estimate.shape)
         draws = self.samples(self.estimate, 100)
         curve = CalibrationCurve(17, fixed_joints=(0,))
         curve.update(draws, self.truth)
@@ -166,7 +166,9 @@ class People:
             name: float(ratio[[joint - 1 for joint in joints]].mean().exp())
             for name, joints in SHOWN.items()
         }
-        entropy = (hidden.law.entropy() - self.estimate.law.entropy()).mean().item()
+        entropy = (
+            (hidden.distribution.entropy() - self.estimate.distribution.entropy()).mean().item()
+        )
         both = torch.stack([self.samples(estimate, 30) for estimate in (self.estimate, hidden)])
         return {**rows, "entropy_gain_nats": entropy, "people": float(len(self.images))}, both
 
@@ -185,13 +187,15 @@ class People:
     def fitted(self, kind: str, prior: str, scale: float, train: Tensor) -> dict[str, Any]:
         """Errors of a fit."""
         p2d, confidence = self.detections(kind)
-        law: Any = self.estimate.law
-        if prior != "image law":
-            law = generic_prior(len(p2d), theta=train if prior == "training angles" else None)
+        distribution: Any = self.estimate.distribution
+        if prior != "image distribution":
+            distribution = generic_prior(
+                len(p2d), theta=train if prior == "training angles" else None
+            )
         begin = time.perf_counter()
         middle = 0.5 * self.size
         result = fit(
-            law,
+            distribution,
             p2d,
             confidence,
             body=self.body,
@@ -251,7 +255,9 @@ def main() -> None:
     result["scales"] = scales
     for split in SPLITS[1:]:
         people = People(model, sets[split], torch.arange(arguments.fits))
-        mode = people.errors(people.joints(people.estimate.law.mode, people.estimate.shape))
+        mode = people.errors(
+            people.joints(people.estimate.distribution.mode, people.estimate.shape)
+        )
         rows: dict[str, Any] = {}
         for kind in KINDS:
             rows[kind] = {

@@ -3,10 +3,11 @@
 Writes `OUT/map.json` and `OUT/map.md`. Bodies from CMU17's `test_seen` and `test_subject03` are
 seen by random cameras with noisy 2D keypoints; a fit moves pose, shape and translation. Solved by
 this package, by scipy one problem at a time, and by one torch LBFGS over the summed batch as ProHMR
-was published (30 x 20 iterations, strong-Wolfe search, gradients of the weights on, the law built
-again for each evaluation) and with that waste removed. A problem counts as solved when it ends
-within 1 % of the lowest energy (half the sum of squares, of the robust kernel where there is one)
-that any method found for it. `--case nonlinear` does the same on a strongly non-linear random flow.
+was published (30 x 20 iterations, strong-Wolfe search, gradients of the weights on, the
+distribution built again for each evaluation) and with that waste removed. A problem counts as
+solved when it ends within 1 % of the lowest energy (half the sum of squares, of the robust kernel
+where there is one) that any method found for it. `--case nonlinear` does the same on a strongly
+non-linear random flow.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class Fits(NamedTuple):
     """A set of problems.
 
     Attributes:
-        law: Builds the law of the pose again, for some rows.
+        distribution: Builds the distribution of the pose again, for some rows.
         keypoints: `(B, 17, 2)`, pixels.
         place: Where the translation is expected, `(B, 3)`.
     """
 
-    law: Callable[[slice], PoseFlowDistribution]
+    distribution: Callable[[slice], PoseFlowDistribution]
     keypoints: Tensor
     place: Tensor
 
@@ -75,7 +76,7 @@ def film(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def body_fits(model: ProHMR | None, count: int, seed: int, nonlinear: bool) -> Fits:
-    """Problems with a trained model's laws, or with random weights around the data."""
+    """Problems with a trained model's distributions, or with random weights around the data."""
     theta, keypoints, place, _ = film(count, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     if model is not None:
@@ -115,34 +116,38 @@ BODY = SkeletonBody()
 
 
 def likelihood(theta: Tensor, shape: Tensor, place: Tensor) -> KeypointLikelihood:
-    """The law of the keypoints given a posed body."""
+    """The distribution of the keypoints given a posed body."""
     joints = BODY.regress(BODY(matrix_from_6d(theta), shape, place))
     seen = project(joints, focal=FOCAL, center=CENTER)
     return KeypointLikelihood(seen, scale=NOISE, kind="student_t", validate_args=False)
 
 
-def program(law: PoseFlowDistribution, keypoints: Tensor, place: Tensor) -> None:
+def program(distribution: PoseFlowDistribution, keypoints: Tensor, place: Tensor) -> None:
     """The fit as a Pyro model."""
     with pyro.plate("problems", len(keypoints)):
-        theta = pyro.sample("theta", law)
+        theta = pyro.sample("theta", distribution)
         shape = pyro.sample("shape", dist.Normal(keypoints.new_zeros(10), 1.0).to_event(1))
         moved = pyro.sample("translation", dist.Normal(place, SPREAD).to_event(1))
         pyro.sample("keypoints", likelihood(theta, shape, moved), obs=keypoints)
 
 
-def energy(law: PoseFlowDistribution, keypoints: Tensor, place: Tensor, u: Tensor) -> Tensor:
+def energy(
+    distribution: PoseFlowDistribution, keypoints: Tensor, place: Tensor, u: Tensor
+) -> Tensor:
     """The same program written out: its energy `(B,)`, without constants."""
-    base = law.flow.base_dist
+    base = distribution.flow.base_dist
     z, shape, moved = u.split([144, 10, 3], -1)
-    theta = law.to_pose(law.flow.transform(base.mean + base.stddev * z))
+    theta = distribution.to_pose(distribution.flow.transform(base.mean + base.stddev * z))
     seen = likelihood(theta, shape, place + SPREAD * moved)
     return 0.5 * u.square().sum(-1) + seen.log_prob(seen.mean) - seen.log_prob(keypoints)
 
 
 def ours(fits: Fits, rows: slice, solver: str) -> Tensor:
     """Solved by this package."""
-    law = fits.law(rows)
-    found = map_estimate(program, law, fits.keypoints[rows], fits.place[rows], solver=solver)
+    distribution = fits.distribution(rows)
+    found = map_estimate(
+        program, distribution, fits.keypoints[rows], fits.place[rows], solver=solver
+    )
     return torch.cat([found.base[name] for name in ("theta", "shape", "translation")], -1)
 
 
@@ -152,12 +157,12 @@ def torch_lbfgs(fits: Fits, rows: slice, published: bool) -> Tensor:
     u = torch.zeros(len(keypoints), 157, requires_grad=True)
     optimiser = torch.optim.LBFGS([u], max_iter=20, line_search_fn="strong_wolfe")
     with torch.no_grad():
-        hoisted = fits.law(rows)
+        hoisted = fits.distribution(rows)
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        law = fits.law(rows) if published else hoisted
-        loss = energy(law, keypoints, place, u).sum()
+        distribution = fits.distribution(rows) if published else hoisted
+        loss = energy(distribution, keypoints, place, u).sum()
         if published:
             loss.backward()
         else:
@@ -177,11 +182,13 @@ def scipy_lbfgs(fits: Fits, rows: slice) -> Tensor:
     for row in range(rows.start, rows.stop):
         one = slice(row, row + 1)
         with torch.no_grad():
-            law = fits.law(one)
+            distribution = fits.distribution(one)
 
-        def function(x: Any, one: slice = one, law: Any = law) -> tuple[float, Any]:
+        def function(
+            x: Any, one: slice = one, distribution: Any = distribution
+        ) -> tuple[float, Any]:
             u = torch.from_numpy(x).float()[None].requires_grad_()
-            value = energy(law, fits.keypoints[one], fits.place[one], u).sum()
+            value = energy(distribution, fits.keypoints[one], fits.place[one], u).sum()
             (gradient,) = torch.autograd.grad(value, u)
             return value.item(), gradient[0].double().numpy()
 
@@ -218,8 +225,8 @@ def measure(fits: Fits, batch: int, methods: list[str]) -> dict[str, dict[str, A
             seconds += time.perf_counter() - started
             busy += time.process_time() - working
             with torch.no_grad():
-                law = fits.law(rows)
-                energies.append(energy(law, fits.keypoints[rows], fits.place[rows], u))
+                distribution = fits.distribution(rows)
+                energies.append(energy(distribution, fits.keypoints[rows], fits.place[rows], u))
         found = torch.cat(energies)
         results[name] = {"energy": found, "seconds": seconds, "cpu_seconds": busy}
         print(f"{name}: {seconds:.1f} s, of the CPU {busy:.1f} s", flush=True)

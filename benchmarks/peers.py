@@ -241,7 +241,7 @@ def zuko_nice(
     disturb(flow)
 
     def sample(c: Tensor, noise: Tensor) -> Tensor:
-        # The noise that this law draws itself is of the same cost.
+        # The noise that this distribution draws itself is of the same cost.
         return flow(c).sample((noise.shape[1],))
 
     def loss(c: Tensor, x: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """NUTS against importance sampling on real inputs: `python benchmarks/posterior.py OUT`.
 
-Three models' laws of noisy 2D from test_seen, each with 3D evidence that the law has not seen: a
-wrist's depth (the lifting flow), both wrists' places (ProPose's decoded law), both ankles' places
-under a robust kernel (ProHMR's law of rotations, a body in between). If both are right, the means
-of a coordinate differ by as much as their Monte Carlo errors say: the root mean square of the
-differences in units of those errors is about 1. Writes `OUT/posterior.json` and `OUT/posterior.md`.
+Three models' distributions of noisy 2D from test_seen, each with 3D evidence that the distribution
+has not seen: a wrist's depth (the lifting flow), both wrists' places (ProPose's decoded
+distribution), both ankles' places under a robust kernel (ProHMR's distribution of rotations, a body
+in between). If both are right, the means of a coordinate differ by as much as their Monte Carlo
+errors say: the root mean square of the differences in units of those errors is about 1. Writes
+`OUT/posterior.json` and `OUT/posterior.md`.
 """
 
 from __future__ import annotations
@@ -79,22 +80,22 @@ def cases() -> list[Case]:
 
     def ankles(seen: Tensor) -> None:
         with pyro.plate("people", len(seen)):
-            theta = matrix_from_6d(pyro.sample("theta", estimate.law))
+            theta = matrix_from_6d(pyro.sample("theta", estimate.distribution))
             joints = body.regress(body(theta, estimate.shape))
             joints = pyro.deterministic("joints", joints - joints[:, :1], event_dim=2)
-            law = JointLikelihood(joints, only(ANKLES), scale=0.03, kind="student_t")
-            pyro.sample("ankles", law, obs=seen)
+            distribution = JointLikelihood(joints, only(ANKLES), scale=0.03, kind="student_t")
+            pyro.sample("ankles", distribution, obs=seen)
 
     return [
         Case("lifting flow, a wrist's depth", depth, (truth[:, WRISTS[1], 2],), "pose"),
-        Case("decoded law, two wrists", wrists, (truth,), "pose"),
-        Case("body law, two ankles, Student-t", ankles, (truth,), "joints"),
+        Case("decoded distribution, two wrists", wrists, (truth,), "pose"),
+        Case("body distribution, two ankles, Student-t", ankles, (truth,), "joints"),
     ]
 
 
 def moments(found: Any, site: str) -> tuple[Tensor, Tensor]:
     """Mean and its Monte Carlo error of the joints' coordinates but the root's, `(48,)` each."""
-    values = found.laws[site].draws[:, 0, 1:].flatten(1)
+    values = found.distributions[site].draws[:, 0, 1:].flatten(1)
     weight = found.log_weights[:, 0].exp()[:, None]
     mean = (weight * values).sum(0)
     if found.method == "importance":
@@ -133,7 +134,7 @@ def main() -> None:
             if found.k_hat is not None:
                 row["k_hat"] = found.k_hat.item()
             means[method] = moments(found, case.site)
-            deviation = found.laws[case.site].draws[:, 0, 1:].flatten(1).std(0)
+            deviation = found.distributions[case.site].draws[:, 0, 1:].flatten(1).std(0)
         gap = means["nuts"][0] - means["importance"][0]
         error = (means["nuts"][1].square() + means["importance"][1].square()).sqrt()
         row["rms_of_errors"] = (gap / error).square().mean().sqrt().item()

@@ -2,8 +2,8 @@
 
 The truth is the retargeted body's own joints, and so is the 2D: a body of the right rotations makes
 no error. Writes `OUT/prohmr.json` and `OUT/prohmr.md`: accuracy and calibration of the joints for
-exact and noisy 2D with and without intrinsics, and how well the law's entropy tells hard inputs
-from easy ones.
+exact and noisy 2D with and without intrinsics, and how well the distribution's entropy tells hard
+inputs from easy ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def body_split(split: str) -> CMU17:
 def accuracy(model: ProHMR, split: str, stride: int, samples: int, **fields: Any) -> dict[str, Any]:
     """One row: a report's item means."""
     protocol = Protocol(
-        "CMU17 bodies", split, num_samples=samples, samples="law", frame_stride=stride, **fields
+        "CMU17 bodies",
+        split,
+        num_samples=samples,
+        samples="distribution",
+        frame_stride=stride,
+        **fields,
     )
     data = CMU17Set(body_split(split), fields["keypoints"], stride)
     report = evaluate(ProHMRJoints(model), data, protocol)
@@ -46,7 +51,7 @@ def accuracy(model: ProHMR, split: str, stride: int, samples: int, **fields: Any
 
 @torch.no_grad()
 def entropy(model: ProHMR, split: str, stride: int) -> dict[str, float]:
-    """Rank correlation of the law's entropy with the mode's errors, exact 2D, known intrinsics."""
+    """Rank correlation of entropy with the mode's errors, exact 2D, known intrinsics."""
     data, bodies = body_split(split), load_cmu_body(split)
     body = SkeletonBody()
     entropies, pa, turned = [], [], []
@@ -56,9 +61,9 @@ def entropy(model: ProHMR, split: str, stride: int) -> dict[str, float]:
         )
         p2d, p3d = part.p2d().flatten(0, 1), part.p3d().flatten(0, 1)
         estimate = model.estimate(p2d, focal=FOCAL)
-        theta = matrix_from_6d(estimate.law.mode)
+        theta = matrix_from_6d(estimate.distribution.mode)
         joints = body.regress(body(theta, estimate.shape))
-        entropies.append(estimate.law.entropy())
+        entropies.append(estimate.distribution.entropy())
         pa.append(pa_mpjpe(joints - joints[:, :1], p3d))
         truth = bodies.theta[frame][:, None].expand(-1, 4, -1, -1, -1).flatten(0, 1)
         turned.append(geodesic_distance(theta[:, 1:22], truth[:, 1:22]).mean(-1))

@@ -1,10 +1,10 @@
 """Recalibrates a model on val of CMU17: `python benchmarks/recalibrate.py MODEL OUT.safetensors`.
 
 Fitted on exact and noisy 2D of val and on exact 2D of val's poses with other builds (bone lengths
-times log-normal factors, as in training): the two performers of val are those of train, and a law
-that is honest about them alone would be too sure of anybody else. Test splits are not looked at.
-Prints what changed. A body model (ProHMR) gets a temperature of its base, fitted on exact and noisy
-2D of its own bodies' joints.
+times log-normal factors, as in training): the two performers of val are those of train, and a
+distribution that is honest about them alone would be too sure of anybody else. Test splits are not
+looked at. Prints what changed. A body model (ProHMR) gets a temperature of its base, fitted on
+exact and noisy 2D of its own bodies' joints.
 """
 
 from __future__ import annotations

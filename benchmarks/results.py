@@ -57,15 +57,15 @@ def density(model: nn.Module, split: str, poses: int) -> dict[str, float]:
     p2d, p3d = data.p2d().flatten(0, 1)[chosen], data.p3d().flatten(0, 1)[chosen]
     ranked, difference, effective, value = [], [], [], []
     for part in torch.arange(poses).split(32):
-        law = model.conditional(p2d[part], focal=FOCAL)
+        distribution = model.conditional(p2d[part], focal=FOCAL)
         x, mirrored = p3d[part], p3d[part][:, list(H36M_17.mirror)]
-        if law.log_prob_kind == "exact":
-            true, swapped = law.log_prob(x), law.log_prob(mirrored)
+        if distribution.log_prob_kind == "exact":
+            true, swapped = distribution.log_prob(x), distribution.log_prob(mirrored)
         else:
-            estimate = law.estimate_log_prob(x, num_particles=256)
-            again = law.estimate_log_prob(x, num_particles=256, noise_seed=1)
+            estimate = distribution.estimate_log_prob(x, num_particles=256)
+            again = distribution.estimate_log_prob(x, num_particles=256, noise_seed=1)
             true = estimate.log_prob
-            swapped = law.estimate_log_prob(mirrored, num_particles=256).log_prob
+            swapped = distribution.estimate_log_prob(mirrored, num_particles=256).log_prob
             difference.append((true - again.log_prob).abs())
             effective.append(estimate.effective_sample_size / 256)
         ranked.append((true > swapped).float())
@@ -146,7 +146,7 @@ def main() -> None:
         )
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "results.md").write_text("\n".join(lines) + "\n")
-    stored = {"accuracy": by_name, "law": extra}
+    stored = {"accuracy": by_name, "distribution": extra}
     (arguments.out / "results.json").write_text(json.dumps(stored, indent=1) + "\n")
     print("\n".join(lines))
 

@@ -71,10 +71,10 @@ def vary(
     rows: dict[str, list[dict[str, float]]] = {}
     for seen, truth in sequences_of("val", sequences, frames, camera):
         with torch.no_grad():
-            law = model.conditional(seen, focal=FOCAL)
-        rows.setdefault("frame by frame", []).append(errors(law.point_estimate, truth))
+            distribution = model.conditional(seen, focal=FOCAL)
+        rows.setdefault("frame by frame", []).append(errors(distribution.point_estimate, truth))
         for scale in scales:
-            pose = smooth(law, acceleration=scale).pose
+            pose = smooth(distribution, acceleration=scale).pose
             rows.setdefault(f"{scale:g} m/s^2", []).append(errors(pose, truth))
     return mean(rows)
 
@@ -92,8 +92,8 @@ def accuracy(model: Any, split: str, sequences: int, frames: int, camera: int) -
     rows: dict[str, list[dict[str, float]]] = {}
     for seen, truth in sequences_of(split, sequences, frames, camera):
         with torch.no_grad():
-            law = model.conditional(seen, focal=FOCAL)
-        smoothed = smooth(law)
+            distribution = model.conditional(seen, focal=FOCAL)
+        smoothed = smooth(distribution)
         keep = torch.rand(len(seen)) >= DROPPED
         keep[0] = keep[-1] = True
         kept = keep.nonzero()[:, 0]
@@ -101,7 +101,7 @@ def accuracy(model: Any, split: str, sequences: int, frames: int, camera: int) -
             fewer = model.conditional(seen[kept], focal=FOCAL)
         filled = smooth(fewer, frames=kept)
         for name, pose in (
-            ("frame by frame", law.point_estimate),
+            ("frame by frame", distribution.point_estimate),
             ("smoothed", smoothed.pose),
             ("30 % dropped, straight lines", interpolated(fewer.point_estimate, kept)),
             ("30 % dropped, smoothed", filled.pose),
@@ -119,9 +119,9 @@ def timing(model: Any, lengths: list[int], steps: int) -> dict[str, dict[str, fl
     for count in lengths:
         index = torch.arange(count) % len(seen)
         with torch.no_grad():
-            law = model.conditional(seen[index], focal=FOCAL)
+            distribution = model.conditional(seen[index], focal=FOCAL)
         start = time.perf_counter()
-        smooth(law, max_steps=steps, tolerance=1e-9)
+        smooth(distribution, max_steps=steps, tolerance=1e-9)
         seconds = time.perf_counter() - start
         rows[str(count)] = {"seconds": seconds, "milliseconds_a_frame": 1e3 * seconds / count}
         print(count, rows[str(count)], flush=True)

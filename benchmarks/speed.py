@@ -1,4 +1,4 @@
-"""How fast laws are, beside other packages: `python benchmarks/speed.py OUT [--only NAME ...]`.
+"""Speed beside other packages: `python benchmarks/speed.py OUT [--only NAME ...]`.
 
 Writes `OUT/speed.json` and `OUT/speed.md`. The peers are installed with `pip install nflows FrEIA
 normflows`. What is compared is called in turn, many times over, and medians are divided, so that a
@@ -146,7 +146,7 @@ def same_sizes(
 
 
 def shipped(clock: Clock) -> Iterator[dict]:
-    """Hypotheses of the shipped lifting laws, evidence to poses, against the published size."""
+    """Hypotheses of the shipped lifting models, evidence to poses, against the published size."""
     peer = peers.prohmr(48, 1024)
     for name in ("prohmr-lifting-cmu17", "propose-cmu17"):
         model = propose_prob.load(name)
@@ -256,32 +256,37 @@ def cold_start(clock: Clock) -> Iterator[dict]:
     }
 
 
-def laws(clock: Clock) -> Iterator[dict]:
-    """What the shipped laws take, frozen and not, for each number of contexts and samples."""
+def distributions(clock: Clock) -> Iterator[dict]:
+    """What the shipped models take, frozen and not, for each number of contexts and samples."""
     for name in (name for name in propose_prob.available() if "image" not in name):
         model = propose_prob.load(name)
         ours = freeze(model)
         for batch in (1, 16, 64, 1024):
             p2d = 100 * torch.randn(batch, 17, 2) + 500
-            laws = {"plain": model.conditional(p2d), "frozen": ours.conditional(p2d)}
-            value = laws["plain"].sample()
+            distributions = {"plain": model.conditional(p2d), "frozen": ours.conditional(p2d)}
+            value = distributions["plain"].sample()
             cases: dict[str, Callable[[Any], Any]] = {
-                "conditional": lambda law: None,
-                "sample (1,)": lambda law: law.sample((1,)),
-                "point estimate": lambda law: (
-                    law.base_law.point_estimate if hasattr(law, "base_law") else law.point_estimate
+                "conditional": lambda distribution: None,
+                "sample (1,)": lambda distribution: distribution.sample((1,)),
+                "point estimate": lambda distribution: (
+                    distribution.base_distribution.point_estimate
+                    if hasattr(distribution, "base_distribution")
+                    else distribution.point_estimate
                 ),
             }
             if batch < 1024:
-                cases["sample (200,)"] = lambda law: law.sample((SAMPLES,))
-            if laws["plain"].log_prob_kind == "exact" or batch <= 16:
-                cases["log_prob"] = lambda law: law.log_prob(value)
-            if hasattr(laws["plain"], "rsample_and_log_prob") and batch < 1024:
-                cases["rsample_and_log_prob (200,)"] = lambda law: law.rsample_and_log_prob(
-                    (SAMPLES,)
+                cases["sample (200,)"] = lambda distribution: distribution.sample((SAMPLES,))
+            if distributions["plain"].log_prob_kind == "exact" or batch <= 16:
+                cases["log_prob"] = lambda distribution: distribution.log_prob(value)
+            if hasattr(distributions["plain"], "rsample_and_log_prob") and batch < 1024:
+                cases["rsample_and_log_prob (200,)"] = lambda distribution: (
+                    distribution.rsample_and_log_prob((SAMPLES,))
                 )
             for case, run in cases.items():
-                functions = {who: lambda run=run, law=law: run(law) for who, law in laws.items()}
+                functions = {
+                    who: lambda run=run, distribution=distribution: run(distribution)
+                    for who, distribution in distributions.items()
+                }
                 if case == "conditional":
                     functions = {
                         "plain": lambda: model.conditional(p2d),
@@ -344,10 +349,11 @@ def markdown(report: dict[str, Any]) -> str:
             f"{row['peer_ms']:.1f} | {row['ours_ms']:.1f} | {row['ratio']:.2f} | {met} | "
             f"{'' if fraction is None else f'{fraction:.2f}'} |"
         )
-    if report["laws"]:
+    if report["distributions"]:
         lines += ["", "| | as loaded, ms | frozen, ms |", "|---|---|---|"]
         lines += [
-            f"| {r['what']} | {r['plain_ms']:.2f} | {r['frozen_ms']:.2f} |" for r in report["laws"]
+            f"| {r['what']} | {r['plain_ms']:.2f} | {r['frozen_ms']:.2f} |"
+            for r in report["distributions"]
         ]
     return "\n".join(lines) + "\n"
 
@@ -365,7 +371,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--only", nargs="*", default=[], help="comparisons, or laws")
+    parser.add_argument("--only", nargs="*", default=[], help="comparisons, or distributions")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -378,12 +384,12 @@ def main() -> None:
         "threads": args.threads,
         "repeats": args.repeats,
         "comparisons": [],
-        "laws": [],
+        "distributions": [],
     }
     args.out.mkdir(parents=True, exist_ok=True)
     wanted = [("comparisons", comparisons(clock, args.only))]
-    if not args.only or "laws" in args.only:
-        wanted.append(("laws", laws(clock)))
+    if not args.only or "distributions" in args.only:
+        wanted.append(("distributions", distributions(clock)))
     for name, rows in wanted:
         for row in rows:
             report[name].append(row)

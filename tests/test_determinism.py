@@ -18,11 +18,11 @@ torch.set_num_threads(1)
 model = load(sys.argv[1])
 p2d = 100 * torch.randn(3, 17, 2, generator=torch.Generator().manual_seed(0)) + 500
 torch.manual_seed(7)
-law = model.conditional(p2d, focal=1000.0, center=(500.0, 500.0))
-draws = law.sample((5,))
-values = [draws, law.point_estimate]
-if law.log_prob_kind == "exact":
-    values.append(law.log_prob(draws))
+distribution = model.conditional(p2d, focal=1000.0, center=(500.0, 500.0))
+draws = distribution.sample((5,))
+values = [draws, distribution.point_estimate]
+if distribution.log_prob_kind == "exact":
+    values.append(distribution.log_prob(draws))
 print([hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in values])
 """
 
@@ -34,8 +34,8 @@ def people():
 def draws(model, p2d):
     torch.manual_seed(7)
     with torch.no_grad():
-        law = model.conditional(p2d)
-        return law.sample((5,)), law.hypotheses((5,)), law.point_estimate
+        distribution = model.conditional(p2d)
+        return distribution.sample((5,)), distribution.hypotheses((5,)), distribution.point_estimate
 
 
 def test_another_process_gives_the_same_bits():

@@ -13,8 +13,8 @@ socket.socket.connect = socket.socket.connect_ex = socket.socket.bind = refused
 socket.create_connection = socket.getaddrinfo = refused
 import torch
 import propose_prob
-law = propose_prob.load("propose-cmu17").conditional(torch.randn(17, 2))
-print(tuple(law.sample((5,)).shape))
+distribution = propose_prob.load("propose-cmu17").conditional(torch.randn(17, 2))
+print(tuple(distribution.sample((5,)).shape))
 """
 
 HELP = """

@@ -33,8 +33,8 @@ def test_the_manifest_is_complete_and_right():
     [
         ("weights/regression-cmu17.safetensors", lambda: load("regression-cmu17")),
         ("bodies/open_body.safetensors", load_open_body),
-        ("data/cmu17_val.npz", lambda: load_cmu17("val")),
-        ("data/cmu_body_val.npz", lambda: load_cmu_body("val")),
+        ("datasets/cmu17_val.npz", lambda: load_cmu17("val")),
+        ("datasets/cmu_body_val.npz", lambda: load_cmu_body("val")),
     ],
 )
 @pytest.mark.parametrize("damage", ["changed", "missing"])

@@ -1,4 +1,4 @@
-"""Every transform, law and model, named once; each test of a property runs over all of them.
+"""Every transform, distribution and model once; each test of a property runs over all.
 
 All parameters are random and far from their start (couplings start as the identity, which would
 hide mistakes) and all modules are in float64.
@@ -64,7 +64,7 @@ from propose_prob.transforms import (
     VectorTransform,
 )
 
-#: Size of every context in the zoo of transforms and of vector laws.
+#: Size of every context in the zoo of transforms and of vector distributions.
 CONTEXT = 3
 
 SHAPES = ((), (1,), (2, 3))
@@ -187,12 +187,13 @@ def _transforms() -> dict[str, TransformCase]:
 TRANSFORMS = _transforms()
 
 
-# --- laws ---------------------------------------------------------------------------------------
+# --- distributions
+# ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class LawCase:
-    """`build(c)` gives the law for a context `(..., context)`.
+class DistributionCase:
+    """`build(c)` gives the distribution for a context `(..., context)`.
 
     `exact` is False where `log_prob` is an estimate, `constant` tells whether the mode is known in
     closed form, `gradients` whether samples carry them.
@@ -211,16 +212,16 @@ class LawCase:
     def __str__(self) -> str:
         return self.name
 
-    def law(self, *batch: int, seed: int = 0) -> Distribution:
-        """The law for random contexts of the given batch shape."""
+    def distribution(self, *batch: int, seed: int = 0) -> Distribution:
+        """The distribution for random contexts of the given batch shape."""
         return self.build(randn(*batch, self.context, seed=seed))
 
-    def frozen_law(self, *batch: int, seed: int = 0) -> Distribution:
-        """The law of a trained model: no gradients to parameters, so any number of backwards."""
+    def frozen_distribution(self, *batch: int, seed: int = 0) -> Distribution:
+        """Of a trained model: no gradients to parameters, so any number of backwards."""
         self.module.requires_grad_(False)
-        law = self.law(*batch, seed=seed)
+        distribution = self.distribution(*batch, seed=seed)
         self.module.requires_grad_(True)
-        return law
+        return distribution
 
 
 def _mlp(out: int) -> ResidualMLP:
@@ -293,17 +294,17 @@ FLOWS = (
 )
 
 
-def gaussian_case(name: str, features: int) -> LawCase:
+def gaussian_case(name: str, features: int) -> DistributionCase:
     module = perturbed(base_module(name, features))
-    return LawCase(name, CONTEXT, (features,), module, module)
+    return DistributionCase(name, CONTEXT, (features,), module, module)
 
 
-def flow_case(base: str, kind: str, features: int) -> LawCase:
+def flow_case(base: str, kind: str, features: int) -> DistributionCase:
     # At full scale these are too steep for float32, quadrature and nearest neighbours.
     module = perturbed(
         flow_module(base, kind, features), scale=1.0 if kind.endswith("additive") else 0.4
     )
-    return LawCase(
+    return DistributionCase(
         f"flow_{base}_{kind}",
         CONTEXT,
         (features,),
@@ -314,16 +315,16 @@ def flow_case(base: str, kind: str, features: int) -> LawCase:
     )
 
 
-def decoded_case(*, joints: int = 4, latent: int = 3, rotated: bool = False) -> LawCase:
+def decoded_case(*, joints: int = 4, latent: int = 3, rotated: bool = False) -> DistributionCase:
     model = small_propose(joints=joints, latent=latent)
     rotation = _rotation() if rotated else None
 
     def build(c: Tensor) -> Distribution:
-        return model.law(Evidence(c, None if rotation is None else rotation.to(c)))
+        return model.distribution(Evidence(c, None if rotation is None else rotation.to(c)))
 
     name = "decoded_rotated" if rotated else "decoded"
     context = 3 * joints + 2
-    return LawCase(name, context, (joints, 3), build, model, constant=False, exact=False)
+    return DistributionCase(name, context, (joints, 3), build, model, constant=False, exact=False)
 
 
 def small_lifting(*, seed: int = 0, **options) -> LiftingFlow:
@@ -400,14 +401,14 @@ def small_baseline(name: str, *, seed: int = 0) -> KeypointModel:
     return model
 
 
-def baseline_case(name: str, *, rotated: bool = False) -> LawCase:
+def baseline_case(name: str, *, rotated: bool = False) -> DistributionCase:
     model = small_baseline(name)
     rotation = _rotation() if rotated else None
 
     def build(c: Tensor) -> Distribution:
-        return model.law(Evidence(c, None if rotation is None else rotation.to(c)))
+        return model.distribution(Evidence(c, None if rotation is None else rotation.to(c)))
 
-    return LawCase(
+    return DistributionCase(
         f"{name}_rotated" if rotated else name,
         3 * 3 + 2,
         (3, 3),
@@ -420,44 +421,44 @@ def baseline_case(name: str, *, rotated: bool = False) -> LawCase:
     )
 
 
-def lifting_case(*, rotated: bool = False) -> LawCase:
+def lifting_case(*, rotated: bool = False) -> DistributionCase:
     model = small_lifting()
     rotation = _rotation() if rotated else None
 
     def build(c: Tensor) -> Distribution:
-        return model.law(Evidence(c, None if rotation is None else rotation.to(c)))
+        return model.distribution(Evidence(c, None if rotation is None else rotation.to(c)))
 
     name = "lifting_rotated" if rotated else "lifting"
-    return LawCase(name, 3 * 3 + 2, (3, 3), build, model, flow=True)
+    return DistributionCase(name, 3 * 3 + 2, (3, 3), build, model, flow=True)
 
 
-def rotations_case() -> LawCase:
+def rotations_case() -> DistributionCase:
     module = perturbed(flow_module("pagd", "glow_additive", 6), scale=0.3)
 
     def build(c: Tensor) -> Distribution:
         return PoseFlowDistribution(module(c), VectorToRotations(_rotation().to(c)))
 
-    return LawCase("rotations", CONTEXT, (1, 6), build, module, flow=True)
+    return DistributionCase("rotations", CONTEXT, (1, 6), build, module, flow=True)
 
 
-def recalibrated_case(inner: LawCase) -> LawCase:
-    """A law over poses with another temperature for each joint and context."""
+def recalibrated_case(inner: DistributionCase) -> DistributionCase:
+    """A distribution over poses with another temperature for each joint and context."""
 
     def build(c: Tensor) -> Distribution:
-        law = inner.build(c)
+        distribution = inner.build(c)
         joints = inner.event_shape[0]
         factor = torch.linspace(0.5, 1.8, joints, dtype=c.dtype)
         across = factor * (0.2 * c[..., :1].tanh()).exp()
         aside = across - 1
         ray = torch.stack([aside, -0.5 * aside, torch.ones_like(aside)], -1)
         ray = torch.nn.functional.normalize(ray, dim=-1)
-        return RecalibratedDistribution(law, across, depth=factor.flip(0), ray=ray)
+        return RecalibratedDistribution(distribution, across, depth=factor.flip(0), ray=ray)
 
     return replace(inner, name=f"recalibrated_{inner.name}", build=build, flow=False)
 
 
-def laws(features: int = 3) -> dict[str, LawCase]:
-    """All laws; `features` is the size of the vector laws' event."""
+def distributions(features: int = 3) -> dict[str, DistributionCase]:
+    """All distributions; `features` is the size of the vector distributions' event."""
     cases = [gaussian_case(name, features) for name in BASES]
     cases += [flow_case(base, kind, features) for base, kind in FLOWS]
     cases += [decoded_case(), decoded_case(rotated=True)]
@@ -469,14 +470,16 @@ def laws(features: int = 3) -> dict[str, LawCase]:
     return {case.name: case for case in cases}
 
 
-LAWS = laws()
-FLOW_LAWS = {name: case for name, case in LAWS.items() if case.flow}
-EXACT_LAWS = {name: case for name, case in LAWS.items() if case.exact}
-#: Laws of vectors, each the answer of its module to a context.
-VECTOR_LAWS = {name: case for name, case in LAWS.items() if case.build is case.module}
-DECODED_LAWS = {name: case for name, case in LAWS.items() if not case.exact}
-#: Laws that can be sampled but have no density.
-SAMPLED_LAWS = {
+DISTRIBUTIONS = distributions()
+FLOW_DISTRIBUTIONS = {name: case for name, case in DISTRIBUTIONS.items() if case.flow}
+EXACT_DISTRIBUTIONS = {name: case for name, case in DISTRIBUTIONS.items() if case.exact}
+#: Distributions of vectors, each the answer of its module to a context.
+VECTOR_DISTRIBUTIONS = {
+    name: case for name, case in DISTRIBUTIONS.items() if case.build is case.module
+}
+DECODED_DISTRIBUTIONS = {name: case for name, case in DISTRIBUTIONS.items() if not case.exact}
+#: Distributions that can be sampled but have no density.
+SAMPLED_DISTRIBUTIONS = {
     case.name: case
     for case in (baseline_case("diffusion"), baseline_case("diffusion", rotated=True))
 }
@@ -511,16 +514,16 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def base_coordinates(law: Distribution, value: Tensor) -> Tensor:
-    """Standardised base coordinates of an exact law's values."""
-    if isinstance(law, RecalibratedDistribution):
-        return base_coordinates(law.base_law, law.without(value))
-    if isinstance(law, PoseFlowDistribution):
-        return base_coordinates(law.flow, law.to_pose.inv(value))
-    transform: Transform | None = getattr(law, "transform", None)
+def base_coordinates(distribution: Distribution, value: Tensor) -> Tensor:
+    """Standardised base coordinates of an exact distribution's values."""
+    if isinstance(distribution, RecalibratedDistribution):
+        return base_coordinates(distribution.base_distribution, distribution.without(value))
+    if isinstance(distribution, PoseFlowDistribution):
+        return base_coordinates(distribution.flow, distribution.to_pose.inv(value))
+    transform: Transform | None = getattr(distribution, "transform", None)
     if transform is not None:
-        base = law.base_dist
+        base = distribution.base_dist
         value = transform.inv(value)
     else:
-        base = law
+        base = distribution
     return (value - base.mean) / base.stddev

@@ -216,7 +216,7 @@ def sample_adults(model: Any, rig: Rig, count: int, *, seed: int) -> dict[str, T
         return torch.randn(count, generator=generator, dtype=torch.float64)
 
     adults = {"age": 2 / 3 + uniform() / 3}
-    # The arcsine law: two thirds of its mass lie in the outer quarters.
+    # The arcsine distribution: two thirds of its mass lie in the outer quarters.
     adults["gender"] = torch.sin(torch.pi / 2 * uniform()) ** 2
     for name in ("muscle", "weight", "proportions"):
         adults[name] = (0.5 + 0.2 * normal()).clamp(0.0, 1.0)

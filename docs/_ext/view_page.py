@@ -29,16 +29,16 @@ def _write(app: Sphinx) -> None:
     p2d, truth = data.p2d("noisy")[rows, 0], data.p3d()[rows, 0]
     torch.manual_seed(0)
     with torch.no_grad():
-        law = propose_prob.load("prohmr-lifting-cmu17").conditional(p2d)
-        draws = law.sample((DRAWS,))
-        log_prob = law.log_prob(draws)
+        distribution = propose_prob.load("prohmr-lifting-cmu17").conditional(p2d)
+        draws = distribution.sample((DRAWS,))
+        log_prob = distribution.log_prob(draws)
     result = folder.parent / "view-example.npz"
     with open_writer(result, joint_names=H36M_17.joint_names) as writer:
         writer.append(
             {
                 "pose": draws.movedim(0, 1).numpy(),
                 "lp": log_prob.T.numpy(),
-                "point_estimate": law.point_estimate.numpy(),
+                "point_estimate": distribution.point_estimate.numpy(),
                 "spread": (draws - draws.mean(0)).square().sum(-1).mean(0).sqrt().numpy(),
                 "keypoints": p2d.numpy(),
             },

@@ -36,7 +36,8 @@ __all__ = ["main"]
 
 _PROGRAM = "propose-prob"
 _DESCRIPTION = (
-    "Laws over 3D human poses given 2D keypoints. Wrong input ends with one line on the standard "
+    "Distributions over 3D human poses given 2D keypoints. Wrong input ends with one line on the "
+    "standard "
     "error and exit code 2. `propose-prob --version` prints the version. With --debug, any command "
     "also shows where in the program an error was found; a defect ends with exit code 70."
 )

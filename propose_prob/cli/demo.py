@@ -87,7 +87,7 @@ class Demo:
             lift(model, [frame], samples=self.samples, min_joints=2, device=self.machine.device)
         )
         _seed(self.machine.seed)
-        hypotheses = batch.law.hypotheses((self.samples,))
+        hypotheses = batch.distribution.hypotheses((self.samples,))
         drawn = time.perf_counter()
         answer = _Answer.of(batch, hypotheses)
         _tell_input(frame, answer)
@@ -95,7 +95,7 @@ class Demo:
         tell(
             f"model       {model_name(self.model)}, {size:.1f} million parameters, loaded in "
             f"{loaded - start:.1f} s",
-            "law         of the 3D pose given these keypoints, camera unknown",
+            "distribution         of the 3D pose given these keypoints, camera unknown",
             f"hypotheses  {self.samples} drawn in {drawn - loaded:.2f} s",
         )
         made = not self.out.exists()
@@ -120,7 +120,7 @@ class Demo:
 
         drawing = demo_figure(_content(answer, model_name(self.model)))
         protocol = (
-            f"{self.samples} draws of the law, seed {self.machine.seed}, camera unknown; "
+            f"{self.samples} draws of the distribution, seed {self.machine.seed}, camera unknown; "
             f"OpenPose detection on Pexels photo 4793258"
         )
         with (
@@ -136,7 +136,7 @@ class Demo:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """The one person's law in numbers; arrays without a batch axis, metres."""
+    """The one person's distribution in numbers; arrays without a batch axis, metres."""
 
     p2d: Array
     confidence: Array
@@ -181,7 +181,8 @@ class _Answer:
         lines.append(
             "\nspread: root mean square distance of the draws to their mean; "
             "90 % within: of the draws, around the\npoint estimate. Both are relative to the "
-            f"{self.skeleton.joint_names[self.skeleton.root].lower()} and include the law's "
+            f"{self.skeleton.joint_names[self.skeleton.root].lower()} and include the "
+            f"distribution's "
             "observation noise."
         )
         return "\n".join(lines)

@@ -50,8 +50,8 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
 class Fit:
     """Fit bodies to 2D keypoints of any number of people and frames.
 
-    Reads what `lift` reads. The model gives a law over body pose; the fit maximises it together
-    with a robust likelihood of the keypoints, over pose, shape and camera.
+    Reads what `lift` reads. The model gives a distribution over body pose; the fit maximises it
+    together with a robust likelihood of the keypoints, over pose, shape and camera.
 
     Attributes:
         files: Files or folders of 2D keypoints.
@@ -244,7 +244,8 @@ class Fit:
         )
         noise = "3% of a person's radius" if self.noise is None else f"{self.noise:g}"
         protocol = (
-            f"maximum of the law in its latent space and a {self.likelihood} likelihood of scale "
+            f"maximum of the distribution in its latent space and a {self.likelihood} likelihood "
+            f"of scale "
             f"{noise}, {camera}, at least {self.min_joints} joints seen, confidence of at least "
             f"{self.min_confidence:g}, solver {self.solver}"
         )
@@ -259,7 +260,7 @@ class Fit:
 
 
 class _Done:
-    """What is kept of a batch: numbers, without the law."""
+    """What is kept of a batch: numbers, without the distribution."""
 
     def __init__(self, batch: FittedPeople) -> None:
         bodies = batch.bodies

@@ -106,7 +106,7 @@ class Fuse:
         if isinstance(model, ProHMRJoints):
             raise InputError(
                 f"expected a model of joints such as {DEFAULT_MODEL}, and {self.model} is one of "
-                "body pose; tasks.fuse_views fuses its laws of rotations"
+                "body pose; tasks.fuse_views fuses its distributions of rotations"
             )
         numbers, result = self._fuse(model, tracks, cameras)
         self._write(out, numbers, result, len(tracks))
@@ -126,7 +126,8 @@ class Fuse:
         place = {number: row for row, number in enumerate(numbers)}
         joints = tracks[0].p2d.shape[1]
         seen = torch.zeros(len(numbers), len(tracks), dtype=torch.bool)
-        # A view that is missing borrows the view's first frame: its law is there, and not counted.
+        # A view that is missing borrows the view's first frame: its distribution is there, and not
+        # counted.
         p2d = torch.empty(len(numbers), len(tracks), joints, 2)
         confidence = torch.empty(len(numbers), len(tracks), joints)
         for view, track in enumerate(tracks):
@@ -144,9 +145,9 @@ class Fuse:
         if self.keypoint_scale is not None:
             evidence = ViewEvidence(p2d, self.keypoint_scale, confidence)
         with torch.no_grad():
-            law = model.conditional(p2d, confidence, focal=focal, center=center)
+            distribution = model.conditional(p2d, confidence, focal=focal, center=center)
         return numbers, fuse_views(
-            law, seen=seen, cameras=cameras, evidence=evidence, batch_size=self.batch_size,
+            distribution, seen=seen, cameras=cameras, evidence=evidence, batch_size=self.batch_size,
             progress=sys.stderr.isatty(),
         )  # fmt: skip
 
@@ -155,7 +156,7 @@ class Fuse:
         from ..results.writer import open_writer
 
         axes = "the first view seen" if self.cameras is None else "the world"
-        protocol = f"fusion of {views} views, product of their laws, axes of {axes}"
+        protocol = f"fusion of {views} views, product of their distributions, axes of {axes}"
         if self.keypoint_scale is not None:
             protocol += f", keypoints with errors of {self.keypoint_scale:g}"
         with open_writer(out, joint_names=H36M_17.joint_names) as writer:

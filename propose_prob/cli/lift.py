@@ -41,12 +41,12 @@ _NAMED = 100
 
 @dataclass(frozen=True)
 class Lift:
-    """Lift 2D keypoints of any number of people and frames to laws over 3D poses.
+    """Lift 2D keypoints of any number of people and frames to distributions over 3D poses.
 
     Files are OpenPose, COCO-style, MMPose, AlphaPose or MediaPipe JSON, folders of such files (one
     for each frame), or arrays (..., joints, 2 or 3) in .npy or .npz. Other joint sets are
-    converted; joints without a counterpart are missing, and the law is wide there. Input is
-    streamed and the output grows batch by batch, so memory does not depend on their size. At 200
+    converted; joints without a counterpart are missing, and the distribution is wide there. Input
+    is streamed and the output grows batch by batch, so memory does not depend on their size. At 200
     samples, a person takes 41 kB of the output.
 
     Attributes:
@@ -60,7 +60,8 @@ class Lift:
         image_size: Width and height in pixels of the images behind MediaPipe's fractions.
         model: Name of a shipped model or path of a .safetensors file.
         samples: Draws for each person.
-        use: What is drawn: the law itself, observation noise included, or noise-free hypotheses.
+        use: What is drawn: the distribution itself, observation noise included, or noise-free
+            hypotheses.
         log_prob: Store the log-density of each draw too. Where it is an estimate (the attribute
             log_prob_kind of the output says so), that takes seconds for each person.
         focal: Focal length in the unit of the keypoints, where known.
@@ -87,7 +88,7 @@ class Lift:
     image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="W H")] = None
     model: str = DEFAULT_MODEL
     samples: int = 200
-    use: Literal["law", "hypotheses"] = "law"
+    use: Literal["distribution", "hypotheses"] = "distribution"
     log_prob: bool = False
     focal: Annotated[float | None, tyro.conf.arg(metavar="F")] = None
     center: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="X Y")] = None
@@ -135,7 +136,7 @@ class Lift:
             How many people were lifted, and who was skipped.
 
         Raises:
-            InputError: If a frame cannot be read or the law is not finite.
+            InputError: If a frame cannot be read or the distribution is not finite.
         """
         from ..geometry.skeletons import H36M_17
         from ..results.writer import open_writer
@@ -161,7 +162,7 @@ class Lift:
             for batch in itertools.chain([first], batches):
                 arrays = batch_arrays(batch)
                 if self.log_prob:
-                    kind = batch.law.log_prob_kind
+                    kind = batch.distribution.log_prob_kind
                     arrays["lp"] = _log_prob(batch)
                 writer.append(arrays, {"frame": batch.frames, "person": batch.people})
                 count += len(batch)
@@ -249,10 +250,10 @@ def _log_prob(batch: LiftedBatch) -> Any:
     """Log-density of each draw `(B, S)`, nats."""
     import torch
 
-    if batch.law.log_prob_kind == "none":
-        raise InputError("--log-prob: this model's law has no density")
+    if batch.distribution.log_prob_kind == "none":
+        raise InputError("--log-prob: this model's distribution has no density")
     with torch.no_grad():
-        return batch.law.log_prob(batch.samples).T.cpu().numpy()
+        return batch.distribution.log_prob(batch.samples).T.cpu().numpy()
 
 
 def _with_source(frame: Keypoints, path: Path) -> Keypoints:

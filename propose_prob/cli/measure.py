@@ -37,21 +37,22 @@ class Measure:
     Attributes:
         kind: 2D evidence: exact or noisy (cmu17); gt, cpn_ft_h36m_dbb, ... (h36m).
         samples: Samples for each pose.
-        use: What is sampled: the law itself, or noise-free hypotheses as published evaluations do.
+        use: What is sampled: the distribution itself, or noise-free hypotheses as published
+            evaluations do.
         hide: Random joints hidden from the model in each pose, chosen by the seed.
         intrinsics: Whether the model is told focal length and principal point. Unknown, the angle
             of an off-centre person is part of the uncertainty.
         stride: Evaluate one frame in so many; 1 evaluates every frame. cmu17's default takes some
             minutes on one core.
-        density: Also the log-density of the truth, where the law has one; slow for laws that
-            estimate it.
+        density: Also the log-density of the truth, where the distribution has one; slow for
+            distributions that estimate it.
         recalibrated: Use the model's recalibration, if it has one.
         batch_size: Poses evaluated at once.
     """
 
     kind: str | None = None
     samples: int | None = None
-    use: Literal["law", "hypotheses"] | None = None
+    use: Literal["distribution", "hypotheses"] | None = None
     hide: int = 0
     intrinsics: Literal["known", "unknown"] | None = None
     stride: int | None = None
@@ -92,7 +93,7 @@ class Measure:
         }
         return replace(
             base,
-            point="the law's point estimate",
+            point="the distribution's point estimate",
             density=self.density,
             calibrated=self.recalibrated,
             seed=seed,

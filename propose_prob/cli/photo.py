@@ -1,4 +1,4 @@
-"""`propose-prob photo`: a photograph to a law over the body in it, and a fit to its keypoints."""
+"""`propose-prob photo`: distribution over the body in a photograph, and a fit to keypoints."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _FAR = 100
 
 @dataclass(frozen=True)
 class Photo:
-    """Fit the open body to a person on a photograph, with the image's own law as prior.
+    """Fit the open body to a person on a photograph, with the image's own distribution as prior.
 
-    Crops the person, asks a model of images for the law over the body's pose, fits that law to the
-    keypoints, and draws both over the photo (PNG). Without arguments it takes the photo and the
-    OpenPose detection that ship with the package. The shipped model has seen renders only: on
-    photographs it is a demonstration.
+    Crops the person, asks a model of images for the distribution over the body's pose, fits that
+    distribution to the keypoints, and draws both over the photo (PNG). Without arguments it takes
+    the photo and the OpenPose detection that ship with the package. The shipped model has seen
+    renders only: on photographs it is a demonstration.
 
     Attributes:
         photo: An image file.
@@ -51,7 +51,7 @@ class Photo:
         focal: Focal length in pixels of the photo; 1.2 image heights by default.
         center: Principal point in pixels of the photo; its middle by default.
         margin: Side of the crop over that of the keypoints' box.
-        samples: Draws of the law to show.
+        samples: Draws of the distribution to show.
         threads: CPU threads.
         seed: Of the draws.
     """
@@ -116,12 +116,12 @@ class Photo:
                 center=center,
             )
             shape, place = estimate.shape[0], estimate.translation[0]
-            mode = body(matrix_from_6d(estimate.law.mode[0]), shape, place).vertices
-            theta = matrix_from_6d(estimate.law.sample((self.samples,))[:, 0])
+            mode = body(matrix_from_6d(estimate.distribution.mode[0]), shape, place).vertices
+            theta = matrix_from_6d(estimate.distribution.sample((self.samples,))[:, 0])
             light = body.only("h36m_17")
             draws = light.regress(light(theta, shape.expand(len(theta), -1), place))
         fitted = fit(
-            estimate.law,
+            estimate.distribution,
             p2d,
             confidence,
             body=body,

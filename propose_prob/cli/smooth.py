@@ -23,10 +23,11 @@ __all__ = ["Smooth"]
 class Smooth:
     """Lift one person's keypoints through a video to one smooth motion.
 
-    Every frame's law and a robust constant-velocity term are solved together, over all frames at
-    once; frames and joints that were not seen are filled in. The output holds every frame from the
-    first to the last: point_estimate (metres, root-relative, camera axes) and spread, which tells
-    how surely; or, with a model of body pose, the motion of a body's bones, which stays in place.
+    Every frame's distribution and a robust constant-velocity term are solved together, over all
+    frames at once; frames and joints that were not seen are filled in. The output holds every frame
+    from the first to the last: point_estimate (metres, root-relative, camera axes) and spread,
+    which tells how surely; or, with a model of body pose, the motion of a body's bones, which stays
+    in place.
 
     Attributes:
         file: File or folder of 2D keypoints, as of lift.
@@ -37,7 +38,7 @@ class Smooth:
         image_size: Width and height in pixels of the images behind MediaPipe's fractions.
         model: Name of a shipped model or path of a .safetensors file.
         acceleration: Scale of accelerations, m/s^2: smaller is smoother.
-        kernel: Law of the accelerations; gaussian also smooths jumps away.
+        kernel: Distribution of the accelerations; gaussian also smooths jumps away.
         focal: Focal length in the unit of the keypoints, where known.
         center: Principal point in the unit of the keypoints; goes with --focal.
         min_joints: Frames with fewer visible joints, after conversion, are filled in instead.
@@ -91,12 +92,12 @@ class Smooth:
 
         device = self.machine.device
         with torch.no_grad(), progress(None, total=None, unit="step") as bar:
-            law = model.conditional(
+            distribution = model.conditional(
                 track.p2d.to(device), track.confidence.to(device), focal=self.focal,
                 center=self.center or (0.0, 0.0),
             )  # fmt: skip
             result = smooth(
-                law, frames=torch.tensor(track.numbers), fps=self.fps, kernel=self.kernel,
+                distribution, frames=torch.tensor(track.numbers), fps=self.fps, kernel=self.kernel,
                 acceleration=self.acceleration, report=lambda step, change: bar.update(),
             )  # fmt: skip
         if out.suffix == ".bvh":

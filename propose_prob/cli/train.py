@@ -64,6 +64,7 @@ from ..training.trainers import (
 )
 from ..training.validation import BodyValidation, Scores, Validation
 from ..weights.store import load, save
+from .output import tell
 
 #: What a training writes to its folder.
 _OUTPUTS = (
@@ -206,7 +207,7 @@ class TrainCommand(ABC):
         save(best, self.out / "model.safetensors", half=True)
         fitted |= {"steps": run.step, "seconds": round(run.seconds)}
         write_text(self.out / "fitted.json", json.dumps(fitted, indent=2) + "\n")
-        print(json.dumps(fitted))
+        tell(json.dumps(fitted))
 
 
 class _TrainLifter(TrainCommand):
@@ -225,7 +226,7 @@ class _TrainLifter(TrainCommand):
 
 @dataclass(frozen=True)
 class TrainProPose(_TrainLifter):
-    """Train ProPose: 2D keypoints to a decoded law over 3D joints."""
+    """Train ProPose: 2D keypoints to a decoded distribution over 3D joints."""
 
     def default(self) -> TrainConfig:
         """The defaults of `TrainConfig`."""
@@ -240,7 +241,7 @@ class TrainProPose(_TrainLifter):
 
 @dataclass(frozen=True)
 class TrainLifting(_TrainLifter):
-    """Train ProHMR's lifting flow: 2D keypoints to an exact law over 3D joints."""
+    """Train ProHMR's lifting flow: 2D keypoints to an exact distribution over 3D joints."""
 
     def default(self) -> LiftingTrainConfig:
         """The defaults of `LiftingTrainConfig`."""
@@ -285,7 +286,7 @@ class TrainMixture(_TrainLifter):
 
 @dataclass(frozen=True)
 class TrainVariational(_TrainLifter):
-    """Train the variational baseline: a decoded law over 3D joints, normal latent."""
+    """Train the variational baseline: a decoded distribution over 3D joints, normal latent."""
 
     def default(self) -> VariationalTrainConfig:
         """The defaults of `VariationalTrainConfig`."""
@@ -315,7 +316,7 @@ class TrainDiffusion(_TrainLifter):
 
 @dataclass(frozen=True)
 class TrainProHMR(TrainCommand):
-    """Train ProHMR: 2D keypoints to an exact law over a body's joint rotations.
+    """Train ProHMR: 2D keypoints to an exact distribution over a body's joint rotations.
 
     `--data` and `--validation` are AMASS `.npz` files, or folders of them, where not `cmu17`.
     """
@@ -404,7 +405,7 @@ def _report(step: int, losses: dict[str, float], scores: Scores) -> None:
 
 @dataclass(frozen=True)
 class TrainImage(TrainCommand):
-    """Train ProHMR from pixels: an image to an exact law over a body's joint rotations.
+    """Train ProHMR from pixels: an image to an exact distribution over a body's joint rotations.
 
     `--data` is a folder of renders (`propose-prob render`), or an `.npz` file in SPIN's or
     ProHMR's format, or a folder of such files, with `--images`, `--body` and `--validation`.
@@ -413,18 +414,19 @@ class TrainImage(TrainCommand):
         images: Folder that the image names in SPIN's files start from.
         body: `open`, or an SMPL file; the body that the data's rotations and shapes belong to.
         backbone: Trained weights of the residual network to begin with: ImageNet's, HMR's, SPIN's.
-        law: Keypoint model whose flow takes the place of the one of --init, and whose contexts are
-            learned first where the configuration says `distil`: a shipped one, or a file.
+        distribution: Keypoint model whose flow takes the place of the one of --init, and whose
+            contexts are learned first where the configuration says `distil`: a shipped one, or a
+            file.
     """
 
     images: Path | None = None
     body: str = "open"
     backbone: Path | None = None
-    law: str | None = None
+    distribution: str | None = None
 
     def inputs(self) -> list[Path | str | None]:
         """Those of every training, images, the body and weights to begin with."""
-        return [*super().inputs(), self.images, self.body, self.backbone, self.law]
+        return [*super().inputs(), self.images, self.body, self.backbone, self.distribution]
 
     def default(self) -> ImageTrainConfig:
         """The defaults of `ImageTrainConfig`."""
@@ -444,7 +446,7 @@ class TrainImage(TrainCommand):
             load_backbone(model.encoder.backbone, self.backbone)
         validation = ImageValidation.from_source(held_out, body)
         if config.copies:
-            teacher = None if self.law is None else self._teacher()
+            teacher = None if self.distribution is None else self._teacher()
             trainer = FrozenBackboneTrainer(
                 model, config, source, body, self.device, teacher=teacher
             )
@@ -453,16 +455,20 @@ class TrainImage(TrainCommand):
 
     def _start(self) -> ProHMR | None:
         start = super()._start()
-        if self.law is None:
+        if self.distribution is None:
             return start
         if start is None:
-            raise InputError("--law takes the place of a trained model's flow: expected --init")
+            raise InputError(
+                "--distribution takes the place of a trained model's flow: expected --init"
+            )
         return copy_flow_from(start, self._teacher())
 
     def _teacher(self) -> ProHMR:
-        teacher = load(str(self.law), device=self.device)
+        teacher = load(str(self.distribution), device=self.device)
         if not isinstance(teacher, ProHMR) or teacher.config.encoder != "keypoints":
-            raise InputError(f"expected --law to be a ProHMR of keypoints, got {self.law}")
+            raise InputError(
+                f"expected --distribution to be a ProHMR of keypoints, got {self.distribution}"
+            )
         return teacher
 
     def _sources(self, config: ImageTrainConfig, body: Body) -> tuple[ImageSource, ImageSource]:

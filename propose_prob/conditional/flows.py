@@ -1,4 +1,4 @@
-"""Conditional flows: modules that hold parameters and build transforms and flow laws."""
+"""Conditional flows: modules that hold parameters and build transforms and flow distributions."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class FixedPermutation(LazyTransform):
 
 
 class IdentityTransform(LazyTransform):
-    """The identity for every context: a flow law that is its base.
+    """The identity for every context: a flow distribution that is its base.
 
     Example:
         >>> IdentityTransform()(torch.randn(5, 16))(torch.ones(2)).tolist()
@@ -374,16 +374,17 @@ def glow_stack(
 
 
 class ConditionalFlow(LazyDistribution):
-    """A flow law for each context: learnable base and transform.
+    """A flow distribution for each context: learnable base and transform.
 
     Args:
-        base: Builds the law of the latent (PAGD, StandardBase, any zuko distribution module).
+        base: Builds the distribution of the latent (PAGD, StandardBase, any zuko distribution
+            module).
         transform: Builds the map from latent to event.
 
     Example:
         >>> from propose_prob.conditional import PAGD, glow_stack
-        >>> law = ConditionalFlow(PAGD(nn.Linear(5, 16)), glow_stack(8, 5, couplings=2))
-        >>> posterior = law.conditional(torch.randn(3, 5))
+        >>> distribution = ConditionalFlow(PAGD(nn.Linear(5, 16)), glow_stack(8, 5, couplings=2))
+        >>> posterior = distribution.conditional(torch.randn(3, 5))
         >>> posterior.log_prob(posterior.sample((100,))).shape
         torch.Size([100, 3])
     """
@@ -394,7 +395,7 @@ class ConditionalFlow(LazyDistribution):
         self.transform = transform
 
     def forward(self, c: Tensor | None = None) -> FlowDistribution:
-        """Law with batch shape `(...)` for a context `(..., m)`."""
+        """Distribution with batch shape `(...)` for a context `(..., m)`."""
         batch = None if c is None else c.shape[:-1]
         return FlowDistribution(self.base(c), self.transform(c), batch_shape=batch)
 

@@ -1,4 +1,4 @@
-"""Conditional laws for inference only: what no training will change is computed beforehand."""
+"""Freezing for inference: what no training will change is computed beforehand."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _for_one(part: Transform, index: int) -> Transform:
 
 
 def freeze(model: Module) -> Module:
-    """A copy for inference only: the same laws, faster.
+    """A copy for inference only: the same distributions, faster.
 
     Linear parts of flows between two couplings become one matrix (and the inverse another), the
     networks use fused kernels where no derivative is asked for, and nothing can be trained, saved
@@ -160,7 +160,7 @@ def freeze(model: Module) -> Module:
     stay available. The original is not touched; a change to its weights does not reach the copy.
 
     Args:
-        model: Any model or conditional law of this package, or a module that holds some.
+        model: Any model or conditional distribution of this package, or a module that holds some.
 
     Returns:
         The copy, in evaluation mode, its parameters without gradients.

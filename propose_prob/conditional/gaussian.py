@@ -1,4 +1,4 @@
-"""Conditional Gaussians: PILGD and PAGD, the two laws that ProPose's flow connects."""
+"""Conditional Gaussians: PILGD and PAGD, the two distributions that ProPose's flow connects."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class PILGD(LazyDistribution):
         ValueError: If `scale` or `clamp` is not positive.
 
     Example:
-        >>> law = PILGD(nn.Linear(6, 2), scale=0.1)(torch.randn(5, 6))
-        >>> law.batch_shape, law.event_shape
+        >>> distribution = PILGD(nn.Linear(6, 2), scale=0.1)(torch.randn(5, 6))
+        >>> distribution.batch_shape, distribution.event_shape
         (torch.Size([5]), torch.Size([2]))
     """
 
@@ -41,7 +41,7 @@ class PILGD(LazyDistribution):
         self.clamp = clamp
 
     def forward(self, c: Tensor | None = None) -> Independent:
-        """Law of `w` with event shape `(d,)` given pose and condition `(..., n)`."""
+        """Distribution of `w` with event shape `(d,)` given pose and condition `(..., n)`."""
         loc = soft_clamp(self.network(_required(c)), self.clamp)
         return diagonal_normal(loc, torch.full_like(loc, self.scale))
 
@@ -72,7 +72,7 @@ class VariationalPILGD(LazyDistribution):
         self.clamp = clamp
 
     def forward(self, c: Tensor | None = None) -> Independent:
-        """Law of `w` with event shape `(d,)` given pose and condition `(..., n)`."""
+        """Distribution of `w` with event shape `(d,)` given pose and condition `(..., n)`."""
         loc, raw = self.network(_required(c)).chunk(2, -1)
         return diagonal_normal(loc, soft_clamp(raw, self.clamp).exp())
 
@@ -98,8 +98,8 @@ class PAGD(LazyDistribution):
         ValueError: If `clamp` is not positive.
 
     Example:
-        >>> law = PAGD(nn.Linear(6, 4))(torch.randn(5, 6))
-        >>> law.sample((3,)).shape, law.log_prob(torch.zeros(5, 2)).shape
+        >>> distribution = PAGD(nn.Linear(6, 4))(torch.randn(5, 6))
+        >>> distribution.sample((3,)).shape, distribution.log_prob(torch.zeros(5, 2)).shape
         (torch.Size([3, 5, 2]), torch.Size([5]))
     """
 
@@ -113,7 +113,7 @@ class PAGD(LazyDistribution):
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, c: Tensor | None = None) -> Independent:
-        """Law of `z` with event shape `(d,)` and batch shape `(...)` given `(..., m)`."""
+        """Distribution of `z` with event shape `(d,)` and batch shape `(...)` given `(..., m)`."""
         loc, log_scale = soft_clamp(self.network(_required(c)), self.clamp).chunk(2, -1)
         return diagonal_normal(loc, self.temperature * log_scale.exp())
 
@@ -132,8 +132,8 @@ class HomoscedasticGaussian(LazyDistribution):
         features: `d`.
 
     Example:
-        >>> law = HomoscedasticGaussian(nn.Linear(6, 2), 2)(torch.randn(5, 6))
-        >>> bool((law.stddev == law.stddev[0]).all())
+        >>> distribution = HomoscedasticGaussian(nn.Linear(6, 2), 2)(torch.randn(5, 6))
+        >>> bool((distribution.stddev == distribution.stddev[0]).all())
         True
     """
 
@@ -146,7 +146,7 @@ class HomoscedasticGaussian(LazyDistribution):
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, c: Tensor | None = None) -> Independent:
-        """Law of `z` with event shape `(d,)` and batch shape `(...)` given `(..., m)`."""
+        """Distribution of `z` with event shape `(d,)` and batch shape `(...)` given `(..., m)`."""
         loc = self.network(_required(c))
         return diagonal_normal(loc, (self.temperature * self.log_scale.exp()).expand_as(loc))
 
@@ -172,7 +172,7 @@ class StandardBase(LazyDistribution):
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, c: Tensor | None = None) -> Independent:
-        """Law of `z` with event shape `(d,)`, batch shape `(...)` of a context `(..., m)`."""
+        """Distribution of `z`, event shape `(d,)`, batch shape `(...)` of a context `(..., m)`."""
         batch = () if c is None else c.shape[:-1]
         loc = self.temperature.new_zeros(*batch, self.features)
         return diagonal_normal(loc, self.temperature.expand_as(loc))

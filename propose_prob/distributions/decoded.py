@@ -1,4 +1,4 @@
-"""The decoded pose law: a flow over a small latent, decoded to joints with observation noise."""
+"""Decoded pose distribution: a flow over a small latent, decoded to joints with noise."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LogProbEstimate:
 
     Example:
         >>> import propose_prob
-        >>> law = propose_prob.load("propose-cmu17").conditional(torch.randn(17, 2))
-        >>> estimate = law.estimate_log_prob(law.sample((3,)), num_particles=8)
+        >>> dist = propose_prob.load("propose-cmu17").conditional(torch.randn(17, 2))
+        >>> estimate = dist.estimate_log_prob(dist.sample((3,)), num_particles=8)
         >>> estimate.log_prob.shape, estimate.num_particles
         (torch.Size([3]), 8)
     """
@@ -40,19 +40,21 @@ class LogProbEstimate:
 
 
 class DecodedPoseDistribution(dist.TorchDistribution):
-    r"""Law of a pose whose latent follows a flow.
+    r"""Distribution of a pose whose latent follows a flow.
 
     .. math:: p(x | c) = \int N(x; k(w, c), \sigma_x^2)\, p(w | c)\, dw
 
     ProPose's decoder changes dimension, so its noise-free push-forward has no density over poses;
     the observation noise `scale`, learned from held-out reconstructions, gives it one. `sample`
-    draws from this law, `hypotheses` are the noise-free decodings that the paper evaluates.
+    draws from this distribution, `hypotheses` are the noise-free decodings that the paper
+    evaluates.
 
     The event is `(J, 3)`: root-relative joints in metres, camera axes; the root row is zero and
     carries no density. Source: ProPose, eq. 1-3 and 9.
 
     Args:
-        latent: Law of `w`, over a diagonal normal base; its batch shape is this law's.
+        latent: Distribution of `w`, over a diagonal normal base; its batch shape is this
+            distribution's.
         decoder: Map `(..., d) -> (..., J - 1, 3)` bound to the context, the root left out.
         scale: Standard deviation of each non-root joint's coordinates `(J - 1,)`, metres.
         encoder: Map of a pose `(..., J - 1, 3)` to the centre of its PILGD `(..., d)`: where the
@@ -66,16 +68,16 @@ class DecodedPoseDistribution(dist.TorchDistribution):
     Raises:
         ValueError: If `scale` is not a vector, `root` not one of the joints or `num_particles` not
             positive.
-        TypeError: If the latent's base is not a diagonal normal law.
+        TypeError: If the latent's base is not a diagonal normal distribution.
 
     Example:
         >>> from propose_prob.distributions.flow import diagonal_normal
         >>> from propose_prob.transforms import Identity
         >>> latent = FlowDistribution(diagonal_normal(torch.zeros(9), torch.ones(9)), Identity())
-        >>> law = DecodedPoseDistribution(latent, lambda w: w.unflatten(-1, (3, 3)),
+        >>> dist = DecodedPoseDistribution(latent, lambda w: w.unflatten(-1, (3, 3)),
         ...                               torch.full((3,), 0.01))
-        >>> law.event_shape, law.sample((5,)).shape, law.hypotheses((2,)).shape, law.log_prob_kind
-        (torch.Size([4, 3]), torch.Size([5, 4, 3]), torch.Size([2, 4, 3]), 'bound')
+        >>> dist.sample((5,)).shape, dist.hypotheses((2,)).shape, dist.log_prob_kind
+        (torch.Size([5, 4, 3]), torch.Size([2, 4, 3]), 'bound')
     """
 
     arg_constraints = {"scale": constraints.positive}
@@ -117,7 +119,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         batch_shape: torch.Size | list[int] | tuple[int, ...],
         _instance: Distribution | None = None,
     ) -> DecodedPoseDistribution:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(DecodedPoseDistribution, _instance)
         new.latent = self.latent.expand(torch.Size(batch_shape))
         for name in (
@@ -134,7 +136,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         return RootRelative(self.root)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Poses `sample_shape + batch_shape + (J, 3)` from the law, observation noise included."""
+        """Poses `sample_shape + batch_shape + (J, 3)`, observation noise included."""
         joints = self.decoder(self.latent.rsample(torch.Size(sample_shape)))
         return self._to_event(joints + self.scale[..., None] * torch.randn_like(joints))
 
@@ -155,7 +157,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
     def point_estimate(self) -> Tensor:
         """Decoded centre of the base, `batch_shape + (J, 3)`: "SH" in the paper, Table 3.
 
-        Not called a mode: it is none of the pose law's.
+        Not called a mode: it is none of the pose distribution's.
         """
         return self.decode(self.latent.centre)
 
@@ -167,7 +169,8 @@ class DecodedPoseDistribution(dist.TorchDistribution):
             NotImplementedError: Always; names the alternatives.
         """
         raise NotImplementedError(
-            "a decoded law has no mode in closed form; use .point_estimate (decoded centre of the "
+            "a decoded distribution has no mode in closed form; use .point_estimate (decoded "
+            "centre of the "
             "base), .latent.mode where the latent flow has one, or a numerical MAP estimate"
         )
 
@@ -191,8 +194,8 @@ class DecodedPoseDistribution(dist.TorchDistribution):
 
         Args:
             value: Poses, `sample_shape + batch_shape + (J, 3)`, metres.
-            num_particles: Overrides the law's.
-            noise_seed: Overrides the law's.
+            num_particles: Overrides the distribution's.
+            noise_seed: Overrides the distribution's.
 
         Raises:
             ValueError: If `num_particles` is not positive.
@@ -282,7 +285,8 @@ def _objective(e: Tensor, residual: Tensor) -> Tensor:
     return value.nan_to_num(nan=math.inf)
 
 
-#: Shares and relative widths of the proposal: mostly the Laplace law, partly wider for its tails.
+#: Shares and relative widths of the proposal: mostly the Laplace distribution, partly wider for its
+#: tails.
 _SHARES = (0.8, 0.2)
 _WIDTHS = (1.0, 1.5)
 
@@ -290,7 +294,7 @@ _WIDTHS = (1.0, 1.5)
 def _proposal_particles(
     centre: Tensor, factor: Tensor, particles: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Fixed low-discrepancy particles of a normal law with a wider tail, with log-densities.
+    """Fixed low-discrepancy particles of a normal with a wider tail, with log-densities.
 
     Args:
         centre: `(..., d)`.

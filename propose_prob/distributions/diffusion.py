@@ -1,4 +1,4 @@
-"""Laws of diffusion models: samples by denoising in a few steps, without a density."""
+"""Distributions of diffusion models: samples by denoising in a few steps, without a density."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .support import RootRelative
 
 
 class DiffusionPoseDistribution(dist.TorchDistribution):
-    r"""Law of a pose that a denoiser draws out of noise in a few deterministic steps.
+    r"""Distribution of a pose that a denoiser draws out of noise in a few deterministic steps.
 
     With `D(x; s)` the mean of clean vectors given one with noise of deviation `s`, a sample begins
     at `D(0; s_1) + s_1 n`, `n ~ N(0, I)`, and follows the probability-flow equation
@@ -45,8 +45,8 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
 
     Example:
         >>> unit = DiagonalAffine(torch.zeros(48), torch.zeros(48))
-        >>> law = DiffusionPoseDistribution(lambda x, s: x / (1 + s**2), noise_levels(10), unit)
-        >>> law.sample((5,)).shape
+        >>> dist = DiffusionPoseDistribution(lambda x, s: x / (1 + s**2), noise_levels(10), unit)
+        >>> dist.sample((5,)).shape
         torch.Size([5, 17, 3])
     """
 
@@ -80,7 +80,7 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
         batch_shape: torch.Size | list[int] | tuple[int, ...],
         _instance: Distribution | None = None,
     ) -> DiffusionPoseDistribution:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(DiffusionPoseDistribution, _instance)
         for name in ("denoiser", "levels", "to_pose", "root", "size"):
             setattr(new, name, getattr(self, name))
@@ -97,8 +97,8 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
     def point_estimate(self) -> Tensor:
         """What is denoised from no signal at the largest level, `batch_shape + (J, 3)`.
 
-        As the noise grows beyond the spread of poses this becomes the mean of the law, for one
-        call of the denoiser.
+        As the noise grows beyond the spread of poses this becomes the mean of the distribution, for
+        one call of the denoiser.
         """
         return self.to_pose(self._centre()).expand(self.batch_shape + self.event_shape)
 
@@ -109,7 +109,7 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
         return self.to_pose(self._denoise(self._centre() + self.levels[0] * noise))
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Samples, without gradients: nothing separates them from the law's hypotheses here.
+        """Samples, without gradients: hypotheses are not separate from samples here.
 
         Of shape `sample_shape + batch_shape + event_shape`.
         """
@@ -122,8 +122,9 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
             NotImplementedError: Always; names what there is instead.
         """
         raise NotImplementedError(
-            "a diffusion law has no density in closed form; score its samples instead (energy "
-            "score, calibration), or use a law whose log_prob_kind is 'exact' or 'bound'"
+            "a diffusion distribution has no density in closed form; score its samples instead "
+            "(energy "
+            "score, calibration), or use a distribution whose log_prob_kind is 'exact' or 'bound'"
         )
 
     def _centre(self) -> Tensor:

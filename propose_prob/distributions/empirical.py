@@ -1,4 +1,4 @@
-"""The law of weighted draws: what sampling a posterior leaves in the hand."""
+"""The distribution of weighted draws: what sampling a posterior leaves in the hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EmpiricalDistribution"]
 
 
 class EmpiricalDistribution(dist.TorchDistribution):
-    """Weighted draws of a law, as a law.
+    """Weighted draws of a distribution, as a distribution.
 
     It can be sampled and averaged over. It has no density: a histogram of points is none, and a
     kernel estimate of one would depend on a bandwidth more than on the draws.
@@ -32,8 +32,8 @@ class EmpiricalDistribution(dist.TorchDistribution):
             batch element are NaN or all zero.
 
     Example:
-        >>> law = EmpiricalDistribution(torch.randn(100, 5, 17, 3), event_dim=2)
-        >>> law.sample((7,)).shape, law.mean.shape, law.effective_sample_size.shape
+        >>> dist = EmpiricalDistribution(torch.randn(100, 5, 17, 3), event_dim=2)
+        >>> dist.sample((7,)).shape, dist.mean.shape, dist.effective_sample_size.shape
         (torch.Size([7, 5, 17, 3]), torch.Size([5, 17, 3]), torch.Size([5]))
     """
 
@@ -73,7 +73,7 @@ class EmpiricalDistribution(dist.TorchDistribution):
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> constraints.Constraint:
-        """All real values of the event's shape; the law fills only its draws."""
+        """All real values of the event's shape; the distribution fills only its draws."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
@@ -113,7 +113,7 @@ class EmpiricalDistribution(dist.TorchDistribution):
         return taken.reshape(shape + self.batch_shape + self.event_shape)
 
     def hypotheses(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
-        """Samples: nothing separates them from the law's hypotheses here.
+        """Samples: nothing separates them from the distribution's hypotheses here.
 
         Of shape `sample_shape + batch_shape + event_shape`.
         """
@@ -127,13 +127,13 @@ class EmpiricalDistribution(dist.TorchDistribution):
         """
         raise NotImplementedError(
             "weighted draws have no density; use the density of the model that they were drawn "
-            "from, or fit a law to them"
+            "from, or fit a distribution to them"
         )
 
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> EmpiricalDistribution:
-        """The same law with a larger batch shape; its elements share their draws."""
+        """The same distribution with a larger batch shape; its elements share their draws."""
         new = self._get_checked_instance(EmpiricalDistribution, _instance)
         batch = torch.Size(batch_shape)
         count, extra = len(self.draws), len(batch) - len(self.batch_shape)

@@ -1,4 +1,4 @@
-"""Flow laws: a base law moved by transforms."""
+"""Flow distributions: a base distribution moved by transforms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FlowDistribution(dist.TransformedDistribution):
     Source: ProPose, eq. 9 (with PAGD as base); ProHMR, eq. 1-4.
 
     Args:
-        base: Law of the latent, event shape `(d,)`.
+        base: Distribution of the latent, event shape `(d,)`.
         transforms: Bijections of vectors, first to last from latent to event.
         batch_shape: Batch shape of the context, where the base does not have it already.
         validate_args: As in torch.
@@ -42,8 +42,8 @@ class FlowDistribution(dist.TransformedDistribution):
     Example:
         >>> from propose_prob.transforms import DiagonalAffine
         >>> base = diagonal_normal(torch.zeros(2), torch.ones(2))
-        >>> law = FlowDistribution(base, DiagonalAffine(torch.ones(2), torch.full((2,), 0.7)))
-        >>> law.mode.tolist(), round(law.log_prob(law.mode).item(), 3)
+        >>> dist = FlowDistribution(base, DiagonalAffine(torch.ones(2), torch.full((2,), 0.7)))
+        >>> dist.mode.tolist(), round(dist.log_prob(dist.mode).item(), 3)
         ([1.0, 1.0], -3.238)
     """
 
@@ -136,7 +136,7 @@ class FlowDistribution(dist.TransformedDistribution):
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> FlowDistribution:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(FlowDistribution, _instance)
         new.transforms = self.transforms
         new.base_dist = self.base_dist.expand(torch.Size(batch_shape))
@@ -158,7 +158,7 @@ def _kl_flow_flow(p: FlowDistribution, q: FlowDistribution) -> Tensor:
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
-    """Normal law of vectors with independent elements; `loc` and `scale` are `(..., d)`.
+    """Normal distribution of vectors with independent elements; `loc` and `scale` are `(..., d)`.
 
     Example:
         >>> diagonal_normal(torch.zeros(5, 3), torch.ones(3)).batch_shape
@@ -168,10 +168,10 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
 
 
 def standard_parameters(base: Distribution) -> tuple[Tensor, Tensor]:
-    """Location and scale `(..., d)` of a diagonal normal law.
+    """Location and scale `(..., d)` of a diagonal normal distribution.
 
     Raises:
-        TypeError: If the law is not one.
+        TypeError: If the distribution is not one.
     """
     inner = base
     while isinstance(inner, Independent):
@@ -295,7 +295,7 @@ def _turn_first(sixd: Tensor, rotation: Tensor) -> Tensor:
 
 
 class PoseFlowDistribution(dist.TransformedDistribution):
-    """Exact law of a pose: a flow over a vector whose numbers are the pose's coordinates.
+    """Exact distribution of a pose: a flow over a vector whose numbers are the pose's coordinates.
 
     Density, samples and, where the flow's log-determinant is constant, mode and entropy are closed
     forms. Being a `TransformedDistribution`, it can be moved into the space of its base by Pyro's
@@ -304,7 +304,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
     Source: ProHMR, eq. 1-4 (rotations) and sec. 3.6 (joints).
 
     Args:
-        flow: Law of the vector.
+        flow: Distribution of the vector.
         to_pose: Bijection of volume 1 from the vector to the pose (`VectorToJoints`,
             `VectorToRotations`).
         validate_args: As in torch.
@@ -314,8 +314,8 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         >>> from propose_prob.transforms import Identity
         >>> base = diagonal_normal(torch.zeros(48), torch.full((48,), 0.1))
         >>> flow = FlowDistribution(base, Identity())
-        >>> law = PoseFlowDistribution(flow, VectorToJoints())
-        >>> law.sample((5,)).shape, law.log_prob(law.mode).shape, law.entropy().shape
+        >>> dist = PoseFlowDistribution(flow, VectorToJoints())
+        >>> dist.sample((5,)).shape, dist.log_prob(dist.mode).shape, dist.entropy().shape
         (torch.Size([5, 17, 3]), torch.Size([]), torch.Size([]))
     """
 
@@ -349,7 +349,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
 
     @property
     def point_estimate(self) -> Tensor:
-        """The law's deterministic estimate: its mode where that is known, else its centre.
+        """The distribution's deterministic estimate: its mode where that is known, else its centre.
 
         Of shape `batch_shape + event_shape`.
         """
@@ -374,7 +374,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         return self.flow.entropy()
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Samples, without gradients: nothing separates them from the law's hypotheses here.
+        """Samples, without gradients: hypotheses are not separate from samples here.
 
         Of shape `sample_shape + batch_shape + event_shape`.
         """
@@ -390,7 +390,7 @@ class PoseFlowDistribution(dist.TransformedDistribution):
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> PoseFlowDistribution:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(PoseFlowDistribution, _instance)
         new.flow = self.flow.expand(torch.Size(batch_shape))
         new.to_pose = self.to_pose

@@ -1,7 +1,8 @@
 """Likelihoods of observed points: keypoints in an image, joints in space, or any other vectors.
 
-They are laws like all others, and besides offer what Gauss-Newton methods need: standardised
-residuals, and the weights with which a robust kernel is solved as a sequence of least squares.
+They are distributions like all others, and besides offer what Gauss-Newton methods need:
+standardised residuals, and the weights with which a robust kernel is solved as a sequence of least
+squares.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ Kernel = Literal["gaussian", "student_t", "geman_mcclure"]
 
 
 class PointLikelihood(dist.TorchDistribution):
-    r"""Law of J observed points, given where they should be; each has its own error.
+    r"""Distribution of J observed points, given where they should be; each has its own error.
 
     With the standardised residual `r_j = confidence_j (value_j - points_j) / scale_j`, so that
     `scale / confidence` is a point's standard deviation, the log-density is the sum over points of
 
-    * `gaussian`: an isotropic normal law;
-    * `student_t`: an isotropic multivariate Student-t law, `dof` degrees of freedom, normalised;
+    * `gaussian`: an isotropic normal distribution;
+    * `student_t`: an isotropic multivariate Student-t distribution, `dof` degrees of freedom,
+      normalised;
     * `geman_mcclure`: :math:`-\frac12 \tau^2 |r|^2 / (\tau^2 + |r|^2)` with `threshold`
-      :math:`\tau`: a normal law's exponent near 0 that no outlier can push beyond
+      :math:`\tau`: a normal distribution's exponent near 0 that no outlier can push beyond
       :math:`\tau^2 / 2`. It has no normalisation: `log_prob_kind` is `"unnormalised"` and it cannot
       be sampled.
 
@@ -64,12 +66,12 @@ class PointLikelihood(dist.TorchDistribution):
             `threshold` is not positive, or the kind is unknown.
 
     Example:
-        >>> law = PointLikelihood(torch.zeros(5, 17, 2), scale=2.0, kind="student_t")
-        >>> law.batch_shape, law.event_shape
+        >>> dist = PointLikelihood(torch.zeros(5, 17, 2), scale=2.0, kind="student_t")
+        >>> dist.batch_shape, dist.event_shape
         (torch.Size([5]), torch.Size([17, 2]))
-        >>> seen = law.sample()
+        >>> seen = dist.sample()
         >>> seen[:, 3] = torch.nan
-        >>> bool(law.log_prob(seen).isfinite().all())
+        >>> bool(dist.log_prob(seen).isfinite().all())
         True
     """
 
@@ -133,7 +135,7 @@ class PointLikelihood(dist.TorchDistribution):
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
-        """Whether the law can be sampled."""
+        """Whether the distribution can be sampled."""
         return self.kind != "geman_mcclure"
 
     @property
@@ -147,7 +149,7 @@ class PointLikelihood(dist.TorchDistribution):
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> PointLikelihood:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(type(self), _instance)
         batch = torch.Size(batch_shape)
         new.kind, new.dof, new.threshold = self.kind, self.dof, self.threshold
@@ -213,12 +215,12 @@ class PointLikelihood(dist.TorchDistribution):
         """Observations `sample_shape + batch_shape + (J, D)`; NaN where confidence is 0.
 
         Raises:
-            NotImplementedError: For `geman_mcclure`, which is no normalised law.
+            NotImplementedError: For `geman_mcclure`, which is no normalised distribution.
         """
         if self.kind == "geman_mcclure":
             raise NotImplementedError(
                 "the Geman-McClure kernel has no normalisation, so nothing can be sampled from it; "
-                "use kind='student_t' for a robust law that can"
+                "use kind='student_t' for a robust distribution that can"
             )
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.points.dtype, device=self.points.device)
@@ -242,7 +244,7 @@ class PointLikelihood(dist.TorchDistribution):
 
 
 class KeypointLikelihood(PointLikelihood):
-    """Law of 2D keypoints `(J, 2)` given where the joints project; see `PointLikelihood`.
+    """Distribution of 2D keypoints `(J, 2)` given where the joints project; see `PointLikelihood`.
 
     Args:
         projected: Projected joints `(..., J, 2)`, pixels or any other unit.
@@ -257,8 +259,8 @@ class KeypointLikelihood(PointLikelihood):
         InputError: As `PointLikelihood`, or if `projected` is not 2D.
 
     Example:
-        >>> law = KeypointLikelihood(torch.zeros(17, 2), scale=5.0, kind="geman_mcclure")
-        >>> law.log_prob_kind
+        >>> dist = KeypointLikelihood(torch.zeros(17, 2), scale=5.0, kind="geman_mcclure")
+        >>> dist.log_prob_kind
         'unnormalised'
     """
 
@@ -281,7 +283,7 @@ class KeypointLikelihood(PointLikelihood):
 
 
 class JointLikelihood(PointLikelihood):
-    """Law of observed 3D joints `(J, 3)`: markers, a depth camera, another frame's pose.
+    """Distribution of observed 3D joints `(J, 3)`: markers, a depth camera, another frame's pose.
 
     Args:
         joints: Where the joints are, `(..., J, 3)`, metres.
@@ -297,10 +299,10 @@ class JointLikelihood(PointLikelihood):
 
     Example:
         >>> known = torch.tensor([True, False, True])
-        >>> law = JointLikelihood(torch.zeros(3, 3), known, scale=0.01)
+        >>> dist = JointLikelihood(torch.zeros(3, 3), known, scale=0.01)
         >>> value = torch.zeros(3, 3)
         >>> value[1] = torch.nan
-        >>> bool(law.log_prob(value) > 0)
+        >>> bool(dist.log_prob(value) > 0)
         True
     """
 
@@ -328,7 +330,7 @@ def _require_dims(name: str, points: Any, dims: int) -> None:
 
 
 class SilhouetteLikelihood(dist.TorchDistribution):
-    r"""Law of M pixels drawn from a person's silhouette, given the body's projected surface.
+    r"""M pixels drawn from a person's silhouette, given the body's projected surface.
 
     Each pixel is one of the surface's points, moved by a normal error, or one of any pixels of the
     image (0 to its width and height), from an imperfect mask:
@@ -359,8 +361,8 @@ class SilhouetteLikelihood(dist.TorchDistribution):
         InputError: If a shape does not fit, or a number is out of range.
 
     Example:
-        >>> law = SilhouetteLikelihood(torch.rand(500, 2) * 100, 80, scale=3.0, size=(160, 160))
-        >>> law.log_prob(torch.rand(80, 2) * 100) > law.log_prob(torch.rand(80, 2) * 100 + 60)
+        >>> dist = SilhouetteLikelihood(torch.rand(500, 2) * 100, 80, scale=3.0, size=(160, 160))
+        >>> dist.log_prob(torch.rand(80, 2) * 100) > dist.log_prob(torch.rand(80, 2) * 100 + 60)
         tensor(True)
     """
 
@@ -413,7 +415,7 @@ class SilhouetteLikelihood(dist.TorchDistribution):
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> SilhouetteLikelihood:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(SilhouetteLikelihood, _instance)
         batch = torch.Size(batch_shape)
         new.points = self.points.expand(batch + self.points.shape[-2:])

@@ -13,7 +13,7 @@ from .flow import VectorToJoints, diagonal_normal
 
 
 class PoseMixtureDistribution(dist.TransformedDistribution):
-    """Exact law of a pose as a mixture of diagonal Gaussian kernels over its joints.
+    """Exact distribution of a pose as a mixture of diagonal Gaussian kernels over its joints.
 
     The event is `(J, 3)`: root-relative joints in metres, camera axes; the root row is zero and
     carries no density. Which kernel a sample comes from is a discrete choice, so samples carry no
@@ -33,8 +33,8 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
         ValueError: If the shapes of weights, means and deviations do not fit.
 
     Example:
-        >>> law = PoseMixtureDistribution(torch.zeros(5), torch.randn(5, 48), torch.ones(5, 48))
-        >>> law.sample((7,)).shape, law.kernel_means.shape
+        >>> dist = PoseMixtureDistribution(torch.zeros(5), torch.randn(5, 48), torch.ones(5, 48))
+        >>> dist.sample((7,)).shape, dist.kernel_means.shape
         (torch.Size([7, 17, 3]), torch.Size([5, 17, 3]))
     """
 
@@ -76,7 +76,7 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean of the law, `batch_shape + (J, 3)`; between kernels it may be no likely pose."""
+        """Mean, `batch_shape + (J, 3)`; between kernels it may be no likely pose."""
         return self.to_pose(self.kernels.mean)
 
     @property
@@ -114,7 +114,8 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Means of kernels drawn by their weights, `sample_shape + batch_shape + (J, 3)`.
 
-        As published these are the guesses; the law's samples also have the kernels' spread.
+        As published these are the guesses; the distribution's samples also have the kernels'
+        spread.
         """
         shape = torch.Size(sample_shape)
         with torch.no_grad():
@@ -127,7 +128,7 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> PoseMixtureDistribution:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(PoseMixtureDistribution, _instance)
         new.kernels = new.base_dist = self.kernels.expand(torch.Size(batch_shape))
         new.to_pose = self.to_pose

@@ -1,4 +1,4 @@
-"""The law of a function of a random pose: samples without a density."""
+"""The distribution of a function of a random pose: samples without a density."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.distributions import Distribution, constraints
 
 
 class PushforwardDistribution(dist.TorchDistribution):
-    """Law of `f(x)`, `x` from another law, where `f` need not be invertible.
+    """Distribution of `f(x)`, `x` from another distribution, where `f` need not be invertible.
 
     Joints of a body whose rotations are random, vertices, angles, distances: anything that can be
-    computed from a sample. Such a law can be sampled but has no density in closed form.
+    computed from a sample. Such a distribution can be sampled but has no density in closed form.
 
     Args:
-        law: Law of `x`.
+        distribution: Distribution of `x`.
         function: `f`, maps `(..., *event)` to `(..., *event_shape)`; leading axes are
             `sample_shape + batch_shape`.
         event_shape: Shape of `f(x)` for one `x`.
         validate_args: As in torch.
 
     Example:
-        >>> law = dist.Normal(torch.zeros(5, 3), 1.0).to_event(1)
-        >>> length = PushforwardDistribution(law, lambda x: x.norm(dim=-1, keepdim=True), (1,))
+        >>> base = dist.Normal(torch.zeros(5, 3), 1.0).to_event(1)
+        >>> length = PushforwardDistribution(base, lambda x: x.norm(dim=-1, keepdim=True), (1,))
         >>> length.sample((7,)).shape
         torch.Size([7, 5, 1])
     """
@@ -37,37 +37,39 @@ class PushforwardDistribution(dist.TorchDistribution):
 
     def __init__(
         self,
-        law: Distribution,
+        distribution: Distribution,
         function: Callable[[Tensor], Tensor],
         event_shape: Sequence[int],
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.law: Any = law
+        self.distribution: Any = distribution
         self.function = function
-        super().__init__(law.batch_shape, torch.Size(event_shape), validate_args=validate_args)
+        super().__init__(
+            distribution.batch_shape, torch.Size(event_shape), validate_args=validate_args
+        )
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> constraints.Constraint:
-        """All real values of the event's shape; the law may fill only a part of them."""
+        """All real values of the event's shape; the distribution may fill only a part of them."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
     def point_estimate(self) -> Tensor:
-        """`f` of the law's point estimate, `batch_shape + event_shape`.
+        """`f` of the distribution's point estimate, `batch_shape + event_shape`.
 
         In general neither mode nor mean of `f(x)`.
         """
-        return self.function(self.law.point_estimate)
+        return self.function(self.distribution.point_estimate)
 
     def rsample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
         """`f` of samples, `sample_shape + batch_shape + event_shape`."""
-        return self.function(self.law.rsample(torch.Size(sample_shape)))
+        return self.function(self.distribution.rsample(torch.Size(sample_shape)))
 
     def hypotheses(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
-        """`f` of the law's hypotheses, `sample_shape + batch_shape + event_shape`, no gradients."""
+        """`f` of hypotheses, `sample_shape + batch_shape + event_shape`, without gradients."""
         with torch.no_grad():
-            return self.function(self.law.hypotheses(torch.Size(sample_shape)))
+            return self.function(self.distribution.hypotheses(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Not available.
@@ -76,16 +78,16 @@ class PushforwardDistribution(dist.TorchDistribution):
             NotImplementedError: Always; names the alternative.
         """
         raise NotImplementedError(
-            "the law of a function of a pose has no density in closed form; "
-            "use .law.log_prob of the pose itself"
+            "the distribution of a function of a pose has no density in closed form; "
+            "use .distribution.log_prob of the pose itself"
         )
 
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> PushforwardDistribution:
-        """The same law with a larger batch shape; `f` must not depend on the batch then."""
+        """Expand the batch shape; `f` must not depend on the batch then."""
         new = self._get_checked_instance(PushforwardDistribution, _instance)
-        new.law = self.law.expand(torch.Size(batch_shape))
+        new.distribution = self.distribution.expand(torch.Size(batch_shape))
         new.function = self.function
         Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args

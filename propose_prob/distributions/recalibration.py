@@ -1,9 +1,9 @@
-"""Recalibrated laws: the spread about a law's own centre, scaled joint by joint.
+"""Recalibrated distributions: the spread about a distribution's own centre, scaled joint by joint.
 
-Latents of a decoded law belong to no joint, so a temperature on its base cannot widen an arm alone.
-An affine map of the pose can: ``x = c + T (y - c)``, one matrix for each joint that has one factor
-along the line of sight and one across it. Its log-determinant is known, so the density stays what
-it claims to be, and sampling, hypotheses and mode follow by the same map.
+Latents of a decoded distribution belong to no joint, so a temperature on its base cannot widen an
+arm alone. An affine map of the pose can: ``x = c + T (y - c)``, one matrix for each joint that has
+one factor along the line of sight and one across it. Its log-determinant is known, so the density
+stays what it claims to be, and sampling, hypotheses and mode follow by the same map.
 """
 
 from __future__ import annotations
@@ -36,23 +36,28 @@ __all__ = [
 ]
 
 
-def point_estimate_of(law: Any) -> Tensor:
-    """A law's point estimate, or its mode where it has none, `batch_shape + event_shape`."""
+def point_estimate_of(distribution: Any) -> Tensor:
+    """Point estimate of a distribution, or else its mode, `batch_shape + event_shape`."""
     # Not `hasattr`: that would compute the estimate only to throw it away.
-    return law.point_estimate if hasattr(type(law), "point_estimate") else law.mode
+    return (
+        distribution.point_estimate
+        if hasattr(type(distribution), "point_estimate")
+        else distribution.mode
+    )
 
 
 class RecalibratedDistribution(dist.TorchDistribution):
-    r"""A law over poses whose spread about its centre is scaled for each joint.
+    r"""A distribution over poses whose spread about its centre is scaled for each joint.
 
     .. math:: x_j = c_j + T_j (y_j - c_j), \quad T_j = a_j (I - u_j u_j^T) + d_j u_j u_j^T, \quad
         \log p_T(x) = \log p(c + T^{-1} (x - c)) - \sum_j (2 \log a_j + \log d_j)
 
-    for `y` of law `p`: across the line of sight `u` spread is scaled by `a`, along it by `d`. The
-    centre is the base law's point estimate (its mode where it has none) and stays where it is.
+    for `y` of distribution `p`: across the line of sight `u` spread is scaled by `a`, along it by
+    `d`. The centre is the base distribution's point estimate (its mode where it has none) and stays
+    where it is.
 
     Args:
-        base: Law with event shape `(J, 3)`.
+        base: Distribution with event shape `(J, 3)`.
         temperature: `a`, of shape `(..., J)`, positive; a root without a density is left alone.
         depth: `d`, of shape `(..., J)`, positive; left out, it is `a`.
         ray: `u`, unit vectors `(..., J, 3)`; left out, the camera's axis z.
@@ -88,7 +93,8 @@ class RecalibratedDistribution(dist.TorchDistribution):
     ) -> None:
         if len(base.event_shape) != 2 or base.event_shape[-1] != 3:
             raise ValueError(
-                f"expected a law over poses, event_shape (J, 3), got {tuple(base.event_shape)}"
+                f"expected a distribution over poses, event_shape (J, 3), got "
+                f"{tuple(base.event_shape)}"
             )
         joints = base.event_shape[0]
         depth = temperature if depth is None else depth
@@ -104,12 +110,12 @@ class RecalibratedDistribution(dist.TorchDistribution):
         batch = torch.broadcast_shapes(
             base.batch_shape, temperature.shape[:-1], depth.shape[:-1], ray.shape[:-2]
         )
-        self.base_law: Any = base if batch == base.batch_shape else base.expand(batch)
+        self.base_distribution: Any = base if batch == base.batch_shape else base.expand(batch)
         self.temperature = temperature.expand(*batch, joints)
         self.depth = depth.expand(*batch, joints)
         self.ray = ray.expand(*batch, joints, 3)
         if centre is None:
-            centre = point_estimate_of(self.base_law)
+            centre = point_estimate_of(self.base_distribution)
         elif centre.shape[-2:] != base.event_shape:
             raise ValueError(
                 f"expected centre of shape (..., {joints}, 3), got {tuple(centre.shape)}"
@@ -122,10 +128,10 @@ class RecalibratedDistribution(dist.TorchDistribution):
         batch_shape: torch.Size | list[int] | tuple[int, ...],
         _instance: Distribution | None = None,
     ) -> RecalibratedDistribution:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(RecalibratedDistribution, _instance)
         batch = torch.Size(batch_shape)
-        new.base_law = self.base_law.expand(batch)
+        new.base_distribution = self.base_distribution.expand(batch)
         new.temperature = self.temperature.expand(*batch, self.event_shape[0])
         new.depth = self.depth.expand(*batch, self.event_shape[0])
         new.ray = self.ray.expand(batch + self.event_shape)
@@ -136,82 +142,82 @@ class RecalibratedDistribution(dist.TorchDistribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=2)
     def support(self) -> constraints.Constraint:
-        """The base law's support: the map keeps a root at zero."""
-        return self.base_law.support
+        """The base distribution's support: the map keeps a root at zero."""
+        return self.base_distribution.support
 
     @property
     def log_prob_kind(self) -> str:
-        """The base law's: `"exact"` or `"bound"`."""
-        return getattr(self.base_law, "log_prob_kind", "exact")
+        """The base distribution's: `"exact"` or `"bound"`."""
+        return getattr(self.base_distribution, "log_prob_kind", "exact")
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
-        """Whether the base law's samples carry gradients."""
-        return self.base_law.has_rsample
+        """Whether the base distribution's samples carry gradients."""
+        return self.base_distribution.has_rsample
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Poses `sample_shape + batch_shape + (J, 3)`, without gradients."""
         with torch.no_grad():
-            return self.moved(self.base_law.sample(torch.Size(sample_shape)))
+            return self.moved(self.base_distribution.sample(torch.Size(sample_shape)))
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Poses `sample_shape + batch_shape + (J, 3)`, where the base law has `rsample`."""
-        return self.moved(self.base_law.rsample(torch.Size(sample_shape)))
+        """Poses `sample_shape + batch_shape + (J, 3)`, where the base has `rsample`."""
+        return self.moved(self.base_distribution.rsample(torch.Size(sample_shape)))
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """The base law's hypotheses `sample_shape + batch_shape + (J, 3)`, moved like samples."""
-        return self.moved(self.base_law.hypotheses(torch.Size(sample_shape)))
+        """The base's hypotheses `sample_shape + batch_shape + (J, 3)`, moved like samples."""
+        return self.moved(self.base_distribution.hypotheses(torch.Size(sample_shape)))
 
     def decode(self, w: Tensor) -> Tensor:
-        """Noise-free poses `(..., J, 3)` of the base law's latents `(..., d)`."""
-        return self.moved(self.base_law.decode(w))
+        """Noise-free poses `(..., J, 3)` of the base distribution's latents `(..., d)`."""
+        return self.moved(self.base_distribution.decode(w))
 
     @property
     def latent(self) -> Any:
-        """The base law's latent law, which is not changed."""
-        return self.base_law.latent
+        """The base distribution's latent distribution, which is not changed."""
+        return self.base_distribution.latent
 
     @property
     def point_estimate(self) -> Tensor:
-        """The base law's, `batch_shape + (J, 3)`: the centre that spread is scaled about."""
+        """The base's, `batch_shape + (J, 3)`: the center that deviations are scaled about."""
         return self.centre
 
     @property
     def mode(self) -> Tensor:
-        """Image of the base law's mode: an affine map moves modes along.
+        """Image of the base distribution's mode: an affine map moves modes along.
 
         Raises:
-            NotImplementedError: If the base law has no mode in closed form.
+            NotImplementedError: If the base distribution has no mode in closed form.
         """
-        return self.moved(self.base_law.mode)
+        return self.moved(self.base_distribution.mode)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats, `batch_shape`: the base law's, and the map's volume.
+        """Differential entropy in nats, `batch_shape`: the base's, and the map's volume.
 
         Raises:
-            NotImplementedError: If the base law's entropy has no closed form.
+            NotImplementedError: If the base distribution's entropy has no closed form.
         """
-        return self.base_law.entropy() + self._log_det()
+        return self.base_distribution.entropy() + self._log_det()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of poses `(..., J, 3)`, `sample_shape + batch_shape`, of `log_prob_kind`."""
         if self._validate_args:
             self._validate_sample(value)
-        return self.base_law.log_prob(self.without(value)) - self._log_det()
+        return self.base_distribution.log_prob(self.without(value)) - self._log_det()
 
     def estimate_log_prob(
         self, value: Tensor, *, num_particles: int | None = None, noise_seed: int | None = None
     ) -> LogProbEstimate:
-        """`log_prob` with its effective sample size, for a base law that estimates its density.
+        """`log_prob` with its effective sample size, for a base that estimates its density.
 
         Args:
             value: Poses, `sample_shape + batch_shape + (J, 3)`, metres.
-            num_particles: Overrides the law's.
-            noise_seed: Overrides the law's.
+            num_particles: Overrides the distribution's.
+            noise_seed: Overrides the distribution's.
         """
         if self._validate_args:
             self._validate_sample(value)
-        found = self.base_law.estimate_log_prob(
+        found = self.base_distribution.estimate_log_prob(
             self.without(value), num_particles=num_particles, noise_seed=noise_seed
         )
         return LogProbEstimate(
@@ -219,11 +225,11 @@ class RecalibratedDistribution(dist.TorchDistribution):
         )
 
     def moved(self, value: Tensor) -> Tensor:
-        """Poses `(..., J, 3)` of the base law as this law has them: the map."""
+        """Poses `(..., J, 3)` of the base distribution as this distribution has them: the map."""
         return self.centre + self._scaled(value - self.centre, self.temperature, self.depth)
 
     def without(self, value: Tensor) -> Tensor:
-        """Poses `(..., J, 3)` of this law as the base law has them: the map taken back."""
+        """Poses `(..., J, 3)` of this distribution as the base has them: the inverse map."""
         gap = self._scaled(value - self.centre, 1 / self.temperature, 1 / self.depth)
         return self.centre + gap
 
@@ -254,17 +260,17 @@ _LIMIT = math.log(3)
 
 
 class BaseRecalibration(nn.Module):
-    """What was fitted on held-out data to make an exact law honest; nothing before.
+    """What was fitted on held-out data to make an exact distribution honest; nothing before.
 
     Joints of a body hang together: no map of single rotations widens a wrist's place and leaves the
     rest. So the base's standard deviations are multiplied, all by ``exp(a + b . features)``. The
     features are whether intrinsics are known, the share of hidden keypoints, and the spread that
-    the base itself claims (mean log), by which a law that is too sure of noisy keypoints and too
-    unsure of clear ones is put right, and how badly the mode reprojects onto the keypoints, a guess
-    of the detector's noise (in log). Density and mode stay exact, and the mode where it is.
+    the base itself claims (mean log), by which a distribution that is too sure of noisy keypoints
+    and too unsure of clear ones is put right, and how badly the mode reprojects onto the keypoints,
+    a guess of the detector's noise (in log). Density and mode stay exact, and the mode where it is.
 
     Attributes:
-        enabled: Set to False to get laws as they were trained.
+        enabled: Set to False to get distributions as they were trained.
 
     Example:
         >>> BaseRecalibration().fitted
@@ -297,21 +303,24 @@ class BaseRecalibration(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether laws are changed: fitted and `enabled`."""
-        # An exported program cannot branch on numbers; unfitted ones leave the law as it is.
+        """Whether distributions are changed: fitted and `enabled`."""
+        # An exported program cannot branch on numbers; unfitted ones leave the distribution as it
+        # is.
         return self.enabled and (torch.compiler.is_compiling() or self.fitted)
 
-    def forward(self, law: PoseFlowDistribution, features: Tensor) -> PoseFlowDistribution:
-        """The recalibrated law.
+    def forward(self, distribution: PoseFlowDistribution, features: Tensor) -> PoseFlowDistribution:
+        """The recalibrated distribution.
 
         Args:
-            law: An exact law with a Gaussian base.
+            distribution: An exact distribution with a Gaussian base.
             features: About each input `(..., F)`, as `features` gives them.
         """
-        base: Any = law.flow.base_dist
+        base: Any = distribution.flow.base_dist
         factor = self.temperature(features).to(base.mean)
         wider = diagonal_normal(base.mean, factor[..., None] * base.stddev)
-        return PoseFlowDistribution(FlowDistribution(wider, law.flow.transform), law.to_pose)
+        return PoseFlowDistribution(
+            FlowDistribution(wider, distribution.flow.transform), distribution.to_pose
+        )
 
     def temperature(self, features: Tensor) -> Tensor:
         """Temperatures `(...)` for features `(..., F)`."""
@@ -319,17 +328,17 @@ class BaseRecalibration(nn.Module):
         return log.clamp(-_LIMIT, _LIMIT).exp()
 
     def features(
-        self, law: PoseFlowDistribution, visible: Tensor, known: bool, residual: Tensor
+        self, distribution: PoseFlowDistribution, visible: Tensor, known: bool, residual: Tensor
     ) -> Tensor:
         """What is told about each input, `(..., F)`, without gradient.
 
         Args:
-            law: The law as trained.
+            distribution: The distribution as trained.
             visible: Keypoints that were seen `(..., J)`, numbers or booleans.
             known: Whether intrinsics are known.
             residual: As `place_pose` gives it for the mode's joints `(...)`.
         """
-        base: Any = law.flow.base_dist
+        base: Any = distribution.flow.base_dist
         spread = base.stddev.log().mean(-1)
         hidden = 4 * (1 - visible.to(spread).mean(-1)).expand_as(spread)
         told = torch.full_like(spread, float(known))
@@ -358,7 +367,7 @@ _LOG_STRANGENESS = -3.0
 
 
 class RecalibrationFeatures(NamedTuple):
-    """What a recalibration reads off the evidence and the law's own estimate.
+    """What a recalibration reads off the evidence and the distribution's own estimate.
 
     Attributes:
         features: About each joint, `(..., J, F)`.
@@ -377,16 +386,16 @@ class RecalibrationFeatures(NamedTuple):
 
 
 class Recalibration(nn.Module):
-    """What was fitted on held-out data to make a model's laws honest; nothing before.
+    """What was fitted on held-out data to make a model's distributions honest; nothing before.
 
     The factors of a joint, across its line of sight and along it, are ``exp(a_group + b .
     features)``. The features are what anyone can tell from the evidence: whether intrinsics are
-    known, whether the joint is hidden, the share of hidden joints, how badly the law's own point
-    estimate reprojects onto the 2D, a guess of the detector's noise (in log), how far the bone
-    lengths of that estimate are from familiar builds (in log), and products of these. Observation
-    noise of a `DecodedPoseDistribution` has its own factor. All numbers are buffers, so that they
-    are stored with the weights of the model that holds this module; files from before it load as
-    unfitted, and those with one factor for all directions as what they were.
+    known, whether the joint is hidden, the share of hidden joints, how badly the distribution's own
+    point estimate reprojects onto the 2D, a guess of the detector's noise (in log), how far the
+    bone lengths of that estimate are from familiar builds (in log), and products of these.
+    Observation noise of a `DecodedPoseDistribution` has its own factor. All numbers are buffers, so
+    that they are stored with the weights of the model that holds this module; files from before it
+    load as unfitted, and those with one factor for all directions as what they were.
 
     Args:
         groups: Joints that share a temperature, each joint of the set in one group; see
@@ -394,7 +403,7 @@ class Recalibration(nn.Module):
         parents: Parent of each joint, -1 for the root; without it builds cannot be told apart.
 
     Attributes:
-        enabled: Set to False to get laws as they were trained.
+        enabled: Set to False to get distributions as they were trained.
 
     Raises:
         ValueError: If a joint is in no group or in two, or has no parent.
@@ -471,30 +480,34 @@ class Recalibration(nn.Module):
 
     def forward(
         self,
-        law: Distribution,
+        distribution: Distribution,
         p2d: Tensor,
         confidence: Tensor | None = None,
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> Any:
-        """The recalibrated law; the law itself if nothing is fitted or this is not `enabled`.
+        """Recalibrate a distribution; unchanged if nothing is fitted or this is not `enabled`.
 
         Args:
-            law: Law of the poses given the evidence, event shape `(J, 3)`.
+            distribution: Distribution of the poses given the evidence, event shape `(J, 3)`.
             p2d: Keypoints `(..., J, 2)` as the model was given them.
             confidence: As the model was given it.
             focal: As the model was given it.
             center: As the model was given it.
         """
         if not (self.enabled and self.fitted):
-            return law
-        law = self.with_noise(law)
-        centre = point_estimate_of(law)
+            return distribution
+        distribution = self.with_noise(distribution)
+        centre = point_estimate_of(distribution)
         reading = self.read(centre, p2d, confidence, focal=focal, center=center)
         across, along = self.factors(reading.features)
         return RecalibratedDistribution(
-            law, across.to(p2d.dtype), depth=along.to(p2d.dtype), ray=reading.ray, centre=centre
+            distribution,
+            across.to(p2d.dtype),
+            depth=along.to(p2d.dtype),
+            ray=reading.ray,
+            centre=centre,
         )
 
     def factors(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -507,12 +520,12 @@ class Recalibration(nn.Module):
         across, along = (log.exp() for log in logs)
         return across, along
 
-    def with_noise(self, law: Distribution) -> Distribution:
-        """The law with this observation noise; a law without any comes back as it is."""
-        if not isinstance(law, DecodedPoseDistribution):
-            return law
-        scaled = law.expand(law.batch_shape)
-        scaled.scale = law.scale * self.log_noise.exp().to(law.scale)
+    def with_noise(self, distribution: Distribution) -> Distribution:
+        """Set the observation noise; a distribution without any comes back as it is."""
+        if not isinstance(distribution, DecodedPoseDistribution):
+            return distribution
+        scaled = distribution.expand(distribution.batch_shape)
+        scaled.scale = distribution.scale * self.log_noise.exp().to(distribution.scale)
         return scaled
 
     @torch.no_grad()
@@ -528,7 +541,7 @@ class Recalibration(nn.Module):
         """What is told from the evidence about each joint, without gradient; see `forward`.
 
         Args:
-            point: The law's own estimate `(..., J, 3)`, as `point_estimate_of` gives it.
+            point: The distribution's own estimate `(..., J, 3)`, as `point_estimate_of` gives it.
             p2d: Keypoints `(..., J, 2)` as the model was given them.
             confidence: As the model was given it.
             focal: As the model was given it.

@@ -63,7 +63,7 @@ def evaluate(
         >>> from propose_prob.evaluation import CMU17Set
         >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
-        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law",
+        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="distribution",
         ...     intrinsics="known", frame_stride=1500,
         ... )
         >>> report = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol)
@@ -113,12 +113,14 @@ def _add(
     gallery: WorstCaseTracker | None,
 ) -> None:
     protocol = evaluator.protocol
-    law = model.conditional(
+    distribution = model.conditional(
         item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
     )
-    # An exact law has no observation noise: its samples are its hypotheses.
-    noiseless = protocol.samples == "hypotheses" and hasattr(type(law), "hypotheses")
-    samples = (law.hypotheses if noiseless else law.sample)((protocol.num_samples,))
+    # An exact distribution has no observation noise: its samples are its hypotheses.
+    noiseless = protocol.samples == "hypotheses" and hasattr(type(distribution), "hypotheses")
+    samples = (distribution.hypotheses if noiseless else distribution.sample)(
+        (protocol.num_samples,)
+    )
     target = item.target[:, joints]
     if not bool(target.isfinite().all()):
         row, joint = (~target.isfinite().all(-1)).nonzero()[0].tolist()
@@ -126,13 +128,13 @@ def _add(
             f"protocol {protocol.name} needs a true {skeleton.joint_names[joints[joint]]}, which "
             f"{item.sequence[row]}, frame {int(item.frame[row])}, does not have"
         )
-    kind = getattr(law, "log_prob_kind", "exact")
+    kind = getattr(distribution, "log_prob_kind", "exact")
     p2d = focal = None
     if item.focal is not None and item.center is not None:
         p2d, focal = (item.p2d - item.center[:, None])[:, joints], item.focal
     evaluator.update(
         samples[:, :, joints],
-        law.point_estimate[:, joints],
+        distribution.point_estimate[:, joints],
         target,
         item.visible[:, joints],
         p2d=p2d,
@@ -140,11 +142,13 @@ def _add(
         group=_groups(protocol, item),
         sequence=item.sequence,
         frame=item.frame,
-        log_prob=law.log_prob(item.target) if protocol.density and kind != "none" else None,
+        log_prob=distribution.log_prob(item.target)
+        if protocol.density and kind != "none"
+        else None,
         log_prob_kind=kind,
     )
     if gallery is not None:
-        gallery.update(item, samples, law.point_estimate)
+        gallery.update(item, samples, distribution.point_estimate)
 
 
 def _groups(protocol: Protocol, item: Prepared) -> list[str]:
@@ -174,7 +178,8 @@ def comparison(reports: Mapping[str, Report], *, style: str = "text") -> str:
         >>> from propose_prob.evaluation import CMU17Set
         >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
-        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ...     "CMU17", "val", keypoints="exact", num_samples=20,
+        ...     samples="distribution", frame_stride=1500
         ... )
         >>> models = {"lifting flow": propose_prob.load("prohmr-lifting-cmu17")}
         >>> reports = {name: evaluate(model, data, protocol) for name, model in models.items()}

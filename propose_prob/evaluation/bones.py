@@ -71,8 +71,9 @@ def bone_symmetry(poses: Tensor, pairs: Sequence[tuple[Bone, Bone]]) -> Tensor:
 def bone_variation(samples: Tensor, bones: Sequence[Bone]) -> Tensor:
     """How much the samples of one item disagree about the lengths of its bones.
 
-    A person's bones are unknown to a law that sees one image, but every sample that changes the
-    pose alone would keep them. Large values mean that spread comes from stretched limbs.
+    A person's bones are unknown to a distribution that sees one image, but every sample that
+    changes the pose alone would keep them. Large values mean that spread comes from stretched
+    limbs.
 
     Args:
         samples: ``(S, ..., J, 3)``, any unit.

@@ -1,9 +1,9 @@
-"""Calibration of a law over 3D poses: does the truth fall inside its quantiles as often as stated?
+"""Calibration: does the truth fall inside quantiles as often as stated?
 
 Around the coordinatewise median ``m_j`` of ``S`` samples, the truth's distance
 ``t_j = ||y_j - m_j||`` is compared with the q-quantile of the samples' distances
-``e_sj = ||x_sj - m_j||``. A calibrated law holds the truth within its q-quantile in a share q of
-the items (Pierzchlewicz et al., "Multi-hypothesis 3D human pose estimation metrics favor
+``e_sj = ||x_sj - m_j||``. A calibrated distribution holds the truth within its q-quantile in a
+share q of the items (Pierzchlewicz et al., "Multi-hypothesis 3D human pose estimation metrics favor
 miscalibrated distributions", 2022).
 """
 
@@ -33,11 +33,11 @@ class Calibration:
             the CPU; NaN for joints that were excluded or never counted.
         curve: Median of ``frequencies`` over joints, ``(21,)``; ideal is ``LEVELS``.
         error: Calibration error, mean over q of ``|curve - q|``; 0 is ideal. Median and quantiles
-            are estimates too, so that a perfect Gaussian law still scores 0.043 at ``S = 20``,
-            0.016 at ``S = 50`` and 0.005 at ``S = 200``.
-        signed: Mean over q of ``curve - q``. Positive: the law is too wide (underconfident).
-            Negative: it is too narrow (overconfident). The same perfect law scores -0.038, -0.014
-            and -0.004: compare numbers of the same S only.
+            are estimates too, so that a perfect Gaussian distribution still scores 0.043 at ``S =
+            20``, 0.016 at ``S = 50`` and 0.005 at ``S = 200``.
+        signed: Mean over q of ``curve - q``. Positive: the distribution is too wide
+            (underconfident). Negative: it is too narrow (overconfident). The same perfect
+            distribution scores -0.038, -0.014 and -0.004: compare numbers of the same S only.
         counts: Items behind each joint's frequencies, ``(J,)``.
 
     Example:
@@ -113,8 +113,8 @@ class CalibrationCurve:
         """Add a batch.
 
         Args:
-            samples: Independent samples of each item's law, ``(S, B, J, 3)``, any unit; the same S
-                in every call, for the error depends on it.
+            samples: Independent samples of each item's distribution, ``(S, B, J, 3)``, any unit;
+                the same S in every call, for the error depends on it.
             target: True poses, ``(B, J, 3)``, same unit.
             mask: Joints that count, ``(B, J)`` booleans; all by default. Two curves with
                 complementary masks tell seen joints from hidden ones.
@@ -199,7 +199,7 @@ def calibration_hits(samples: Tensor, target: Tensor) -> Tensor:
     """Whether the truth lies within each quantile of the samples' distances to their median.
 
     Args:
-        samples: Independent samples of each item's law, ``(S, B, J, 3)``, any unit.
+        samples: Independent samples of each item's distribution, ``(S, B, J, 3)``, any unit.
         target: True poses, ``(B, J, 3)``, same unit.
 
     Returns:

@@ -114,10 +114,10 @@ def prepare(
         >>> told, batch = Condition(intrinsics="known"), next(data.batches(8))
         >>> item = prepare(batch, data.skeleton, data.skeleton, told)
         >>> model = propose_prob.load("prohmr-lifting-cmu17")
-        >>> law = model.conditional(
+        >>> distribution = model.conditional(
         ...     item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         ... )
-        >>> bool((law.point_estimate - item.target).norm(dim=-1).mean() < 0.05)
+        >>> bool((distribution.point_estimate - item.target).norm(dim=-1).mean() < 0.05)
         True
     """
     batch = batch.select(batch.valid)

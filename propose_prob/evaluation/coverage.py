@@ -1,8 +1,8 @@
 """Coordinates and ranks: PIT, coverage tables, and simulation-based calibration.
 
-All three ask for the rank of the truth among draws, whose law is uniform where the model is right;
-they differ in what is ranked. PIT ranks coordinates, one by one; simulation-based calibration (SBC)
-ranks any number that can be computed of a pose, such as its log-density.
+All three ask for the rank of the truth among draws, whose distribution is uniform where the model
+is right; they differ in what is ranked. PIT ranks coordinates, one by one; simulation-based
+calibration (SBC) ranks any number that can be computed of a pose, such as its log-density.
 """
 
 from __future__ import annotations
@@ -81,11 +81,13 @@ class Ranks:
 class RankHistogram:
     """Streaming histogram of ranks, for PIT and simulation-based calibration.
 
-    SBC: draw a pose from the law, or take a true one; rank a number of it (`law.log_prob`, a
+    SBC: draw a pose from the distribution, or take a true one; rank a number of it
+        (`distribution.log_prob`, a
     joint's depth) among the same number of S draws. Sources: Talts et al., "Validating Bayesian
     inference algorithms with simulation-based calibration", 2018; with the log-density as the
     number, Modrak et al., "Simulation-based calibration checking ... with data-dependent test
-    quantities", 2023. A density is needed for that, so the law must have an exact `log_prob`.
+    quantities", 2023. A density is needed for that, so the distribution must have an exact
+    `log_prob`.
 
     Args:
         num_samples: S, the same in every update.
@@ -195,11 +197,11 @@ class Coverage:
 class PITHistogram:
     """Streaming probability integral transform of every coordinate.
 
-    The transform of a coordinate is the truth's place in its law's distribution function, uniform
-    where the law is right: a bump in the middle means too wide, a bowl too narrow, a slope biased.
-    From S samples it is the rank plus a uniform number, over S + 1, so that it is exactly uniform
-    for every S (Gneiting, Balabdaoui and Raftery, "Probabilistic forecasts, calibration and
-    sharpness", JRSS B 2007; randomised as in Czado et al., Biometrics 2009).
+    The transform of a coordinate is the truth's place in its cumulative distribution function,
+    uniform where the distribution is right: a bump in the middle means too wide, a bowl too narrow,
+    a slope biased. From S samples it is the rank plus a uniform number, over S + 1, so that it is
+    exactly uniform for every S (Gneiting, Balabdaoui and Raftery, "Probabilistic forecasts,
+    calibration and sharpness", JRSS B 2007; randomised as in Czado et al., Biometrics 2009).
 
     Args:
         num_joints: J.
@@ -240,7 +242,7 @@ class PITHistogram:
         """Add a batch.
 
         Args:
-            samples: Independent samples of each item's law, ``(S, B, J, 3)``, any unit.
+            samples: Independent samples of each item's distribution, ``(S, B, J, 3)``, any unit.
             target: True poses, ``(B, J, 3)``, same unit.
             mask: Joints that count, ``(B, J)`` booleans; all by default.
 

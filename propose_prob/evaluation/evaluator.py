@@ -223,7 +223,7 @@ _SUBSETS = ("all", "seen", "hidden")
 
 
 class Evaluator:
-    """Streaming evaluation of laws over 3D poses, in constant memory, on any device.
+    """Streaming evaluation of distributions over 3D poses, in constant memory, on any device.
 
     Every item's numbers depend on that item alone, so batches may be cut anywhere.
 
@@ -235,7 +235,9 @@ class Evaluator:
 
     Example:
         >>> import torch
-        >>> protocol = Protocol("toy", "test", keypoints="exact", num_samples=20, samples="law")
+        >>> protocol = Protocol(
+        ...     "toy", "test", keypoints="exact", num_samples=20, samples="distribution"
+        ... )
         >>> evaluator = Evaluator(protocol)
         >>> target = torch.randn(8, 17, 3)
         >>> target[:, 0] = 0
@@ -279,19 +281,19 @@ class Evaluator:
         """Add a batch of items.
 
         Args:
-            samples: Independent draws of each item's law, ``(S, B, J, 3)``, metres, root-relative.
-                None of them may be the mode or the point estimate.
+            samples: Independent draws of each item's distribution, ``(S, B, J, 3)``, metres,
+                root-relative. None of them may be the mode or the point estimate.
             point: Deterministic estimate, ``(B, J, 3)``, metres, root-relative.
             target: True poses, ``(B, J, 3)``, metres, root-relative.
-            visible: Joints whose 2D the law was given, ``(B, J)`` booleans.
-            p2d: The 2D pose as given to the law, ``(B, J, 2)``, relative to the principal point;
-                hidden joints may hold anything. None leaves the reprojection out.
+            visible: Joints whose 2D the distribution was given, ``(B, J)`` booleans.
+            p2d: The 2D pose as given to the distribution, ``(B, J, 2)``, relative to the principal
+                point; hidden joints may hold anything. None leaves the reprojection out.
             focal: Focal length in the unit of ``p2d``, one number or ``(B,)``.
             group: A label per item, for the mean over actions (or what the protocol groups by).
             sequence: Label of each item's sequence, for errors over time.
             frame: Frame number of each item in its sequence, ``(B,)`` integers.
             log_prob: Log-density of the true poses, ``(B,)``, nats, metres.
-            log_prob_kind: What that is, as the law says; see `Report.density`.
+            log_prob_kind: What that is, as the distribution says; see `Report.density`.
 
         Raises:
             ValueError: If shapes disagree with the protocol or each other, a pose is not

@@ -41,11 +41,11 @@ _RIDGE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Samples of many laws under one condition, and the truth.
+    """Samples of many distributions under one condition, and the truth.
 
     Attributes:
         name: The condition in words.
-        samples: Relative to each law's centre, `(S, N, J, 3)`, metres.
+        samples: Relative to each distribution's centre, `(S, N, J, 3)`, metres.
         target: True poses, likewise, `(N, J, 3)`; NaN where unknown.
         reading: What a recalibration reads about each.
         root: Index of the root joint.
@@ -58,7 +58,7 @@ class Draws:
     root: int
 
     def scaled(self, calibration: Recalibration) -> Tensor:
-        """The samples as the recalibrated law has them."""
+        """The samples as the recalibrated distribution has them."""
         across, along = calibration.factors(self.reading.features)
         depth, rest = _split(self.samples, self.reading.ray)
         return across[..., None] * rest + (along * depth)[..., None] * self.reading.ray
@@ -175,16 +175,16 @@ def recalibrate_base(
 ) -> None:
     """Fit a `BaseRecalibration` on held-out data.
 
-    Only a width is fitted, so the score is of widths: the CRPS of a joint's distance from the law's
-    centre (the joints of the mode, which no temperature moves). It is proper for the law of that
-    distance, whatever the bias of the centre. It is computed at a few temperatures with the same
-    random numbers and divided by the mean distance at temperature 1, so that a wrist of a noisy
-    person counts as much as a hip of a clear one; the mean over joints is a smooth function of each
-    input's log temperature. The temperature's dependence on the evidence is that of least mean
-    score.
+    Only a width is fitted, so the score is of widths: the CRPS of a joint's distance from the
+    distribution's centre (the joints of the mode, which no temperature moves). It is proper for the
+    distribution of that distance, whatever the bias of the centre. It is computed at a few
+    temperatures with the same random numbers and divided by the mean distance at temperature 1, so
+    that a wrist of a noisy person counts as much as a hip of a clear one; the mean over joints is a
+    smooth function of each input's log temperature. The temperature's dependence on the evidence is
+    that of least mean score.
 
     Args:
-        model: Has `conditional` over poses `(J, 3)`, laws of joints of a posed body
+        model: Has `conditional` over poses `(J, 3)`, distributions of joints of a posed body
             (`propose_prob.models.ProHMRJoints`).
         inner: The body model behind it, with a `BaseRecalibration` as `calibration`, whose numbers
             are replaced, and `told`, which gives its features.
@@ -196,7 +196,8 @@ def recalibrate_base(
         seed: Of samples and hidden joints; the global random state is left as it was.
 
     Raises:
-        InputError: If there is no valid item, or a law is not that of a function of an exact law.
+        InputError: If there is no valid item, or a distribution is not that of a function of an
+            exact distribution.
 
     Example:
         >>> from propose_prob.datasets import load_cmu17
@@ -240,17 +241,19 @@ def _scores(
 
     def draw(log: float) -> tuple[Tensor, Any]:
         calibration.log_temperature.fill_(log)
-        law = model.conditional(
+        distribution = model.conditional(
             item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
         torch.manual_seed(seed)
-        return law.sample((samples,))[:, :, free], law
+        return distribution.sample((samples,))[:, :, free], distribution
 
     try:
-        plain, law = draw(0.0)
-        if not isinstance(law, PushforwardDistribution):
-            raise InputError(f"expected a law of a body's joints, got {type(law).__name__}")
-        centre = law.point_estimate[:, free]
+        plain, distribution = draw(0.0)
+        if not isinstance(distribution, PushforwardDistribution):
+            raise InputError(
+                f"expected a distribution of a body's joints, got {type(distribution).__name__}"
+            )
+        centre = distribution.point_estimate[:, free]
         plain, true = _distance(plain, centre), _distance(item.target, centre)
         unit = plain[..., 0].mean(0).clamp_min(1e-6)
         drawn = (_distance(draw(log)[0], centre) for log in _LOGS)
@@ -322,10 +325,10 @@ class RecalibratedModel(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> Any:
-        """The model's law, recalibrated; arguments and errors are the model's."""
+        """The model's distribution, recalibrated; arguments and errors are the model's."""
         conditional: Any = self.model.conditional
-        law = conditional(p2d, confidence, focal=focal, center=center)
-        return self.calibration(law, p2d, confidence, focal=focal, center=center)
+        distribution = conditional(p2d, confidence, focal=focal, center=center)
+        return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
 
@@ -416,7 +419,7 @@ def recalibrate(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> RecalibrationReport:
-    """Fit the spread of a model's laws on held-out data by proper scores.
+    """Fit the spread of a model's distributions on held-out data by proper scores.
 
     First the observation noise of a `DecodedPoseDistribution`, by the density of true poses
     (golden-section search): the only score that sees a few millimetres. Then the factors of joint
@@ -424,7 +427,7 @@ def recalibrate(
     coordinates there, along it by that of its depth (the CRPS), each divided by half the mean
     distance of its samples: a weight that depends on the evidence alone keeps a score proper, and
     this one makes a wrist of a noisy person count as much as a hip of a clear one. All scores are
-    smallest, in expectation, at the true law; best of many hypotheses is not looked at.
+    smallest, in expectation, at the true distribution; best of many hypotheses is not looked at.
 
     Every set is used under every condition: intrinsics known (where the set has them) and unknown,
     and each number of hidden joints. Use sets of exact and of detected 2D, or neither is honest at
@@ -514,7 +517,7 @@ class _Evaluation:
     def name(self) -> str:
         return f"{self.data.split} {self.data.keypoints}, {self.condition.describe()}"
 
-    def law(self, item: Prepared) -> Any:
+    def distribution(self, item: Prepared) -> Any:
         return self.model.conditional(
             item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
@@ -538,12 +541,12 @@ def _intrinsics(data: EvaluationSet) -> tuple[Literal["known", "unknown"], ...]:
 def _draw(run: _Evaluation, calibration: Recalibration, samples: int) -> Draws:
     parts: list[tuple[Tensor, ...]] = []
     for item in run.items():
-        law = calibration.with_noise(run.law(item))
-        centre = point_estimate_of(law)
+        distribution = calibration.with_noise(run.distribution(item))
+        centre = point_estimate_of(distribution)
         reading = calibration.read(
             centre, item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
-        parts.append((law.sample((samples,)) - centre, item.target - centre, *reading))
+        parts.append((distribution.sample((samples,)) - centre, item.target - centre, *reading))
     if not parts:
         raise InputError(f"{run.name}: expected at least one valid item, got none")
     drawn, target, features, ray = (
@@ -574,18 +577,18 @@ def _fit_noise(
         items = [item for item in run.items() if bool(item.target.isfinite().all())]
         wanted = -(-pairs // (len(runs) * _NOISE_BATCH))
         for item in items[:: max(1, len(items) // wanted)][:wanted]:
-            law = run.law(item)
-            if not isinstance(law, DecodedPoseDistribution):
+            distribution = run.distribution(item)
+            if not isinstance(distribution, DecodedPoseDistribution):
                 return None
-            chosen.append((law, item.target))
+            chosen.append((distribution, item.target))
     if not chosen:
         return None
 
     def score(log: float) -> float:
         calibration.log_noise.fill_(log)
         values = [
-            nll_per_coordinate(calibration.with_noise(law).log_prob(x), x.shape[-2])
-            for law, x in chosen
+            nll_per_coordinate(calibration.with_noise(distribution).log_prob(x), x.shape[-2])
+            for distribution, x in chosen
         ]
         return float(torch.cat(values).mean())
 

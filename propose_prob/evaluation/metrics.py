@@ -280,7 +280,7 @@ def best_of(errors: Tensor, m: int) -> Tensor:
 
     The i-th smallest error (from 0) is the minimum with probability ``C(S-1-i, m-1) / C(S, m)``,
     which makes this the unbiased estimate of the best of ``m``; ``m = S`` is the plain minimum and
-    ``m = 1`` the mean. It rewards laws that are too narrow: never report it alone.
+    ``m = 1`` the mean. It rewards distributions that are too narrow: never report it alone.
 
     Args:
         errors: One error per hypothesis, ``(S, ...)``, hypotheses along the first axis.
@@ -463,8 +463,8 @@ class Metrics:
         best_pck: The same three of the sample of least MPJPE.
         velocity: MPJVE of the deterministic estimate, mm per step of the protocol's stride.
         acceleration: Acceleration error of it, mm per squared step.
-        energy_joint: Energy score of a joint's law, mean over counted joints, mm.
-        energy_pose: Energy score of the whole pose vector's law, mm.
+        energy_joint: Energy score of a joint's distribution, mean over counted joints, mm.
+        energy_pose: Energy score of the whole pose vector's distribution, mm.
         crps_x: CRPS of each coordinate, mean over counted joints, mm; y is down, z is depth.
         nll: Negative log-density of the truth, nats per free coordinate, metres.
         ece: Calibration error over all joints but the root; ``ece_seen``, ``ece_hidden`` likewise.
@@ -481,7 +481,8 @@ class Metrics:
         >>> from propose_prob.evaluation import CMU17Set, Protocol, evaluate
         >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
-        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ...     "CMU17", "val", keypoints="exact", num_samples=20,
+        ...     samples="distribution", frame_stride=1500
         ... )
         >>> metrics = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol).items
         >>> metrics.best_mpjpe < metrics.point_mpjpe < metrics.sample_mpjpe

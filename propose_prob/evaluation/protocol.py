@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 __all__ = ["H36M_14", "PROTOCOLS", "Protocol"]
 
-Samples = Literal["law", "hypotheses"]
+Samples = Literal["distribution", "hypotheses"]
 Alignment = Literal["similarity", "rigid"]
 Intrinsics = Literal["unknown", "known"]
 Averaging = Literal["poses", "groups"]
@@ -31,8 +31,8 @@ class Protocol:
         split: Its split.
         keypoints: What the 2D evidence is: ``"exact"`` projections, ``"noisy"`` or a detector's.
         num_samples: Samples per item, S.
-        samples: What was sampled: ``"law"`` (the law itself, observation noise included) or
-            ``"hypotheses"`` (noise-free decodings, as published evaluations use).
+        samples: What was sampled: ``"distribution"`` (the distribution itself, observation noise
+            included) or ``"hypotheses"`` (noise-free decodings, as published evaluations use).
         name: Name of the protocol.
         point: What the deterministic estimate is, in words.
         joints: Names of the joints that errors are averaged over, where not all `num_joints`.
@@ -42,8 +42,8 @@ class Protocol:
             lowers them by 1/17 on 17 joints; calibration and spread always leave it out.
         procrustes: What PA-MPJPE fits: ``"similarity"`` (rotation, translation, scale) or
             ``"rigid"`` (no scale). Neither mirrors.
-        intrinsics: Whether the law was told the camera's focal length and principal point.
-        hidden_joints: Joints hidden from the law in each pose; None if the data decide.
+        intrinsics: Whether the distribution was told the camera's focal length and principal point.
+        hidden_joints: Joints hidden from the distribution in each pose; None if the data decide.
         min_joints: Items of which fewer joints were seen, before any are hidden, are left out.
         num_views: Cameras per frame; None if the data decide.
         frame_stride: Every how many frames one is evaluated.
@@ -53,7 +53,8 @@ class Protocol:
         pck_threshold: Error below which a joint is correct, mm.
         headline: Metrics that tables of several models show.
         density: Whether the density of the truth was computed.
-        calibrated: Whether recalibrated laws were used, where the model has a recalibration.
+        calibrated: Whether recalibrated distributions were used, where the model has a
+            recalibration.
         seed: Seed of the samples and of the hidden joints.
         unit: Unit of the results.
         keypoint_unit: Unit of the reprojection error.
@@ -62,7 +63,9 @@ class Protocol:
         ValueError: If a field holds a value it cannot have.
 
     Example:
-        >>> protocol = Protocol("CMU17", "val", keypoints="exact", num_samples=50, samples="law")
+        >>> protocol = Protocol(
+        ...     "CMU17", "val", keypoints="exact", num_samples=50, samples="distribution"
+        ... )
         >>> len(protocol.counted_joints)
         17
     """
@@ -73,7 +76,7 @@ class Protocol:
     num_samples: int
     samples: Samples
     name: str = "custom"
-    point: str = "the law's point estimate"
+    point: str = "the distribution's point estimate"
     joints: tuple[str, ...] = ()
     num_joints: int = 17
     root: int = 0
@@ -146,7 +149,7 @@ class Protocol:
             self.num_views, f"{self.num_views} views"
         )
         drawn = {
-            "law": "samples of the law itself",
+            "distribution": "samples of the distribution itself",
             "hypotheses": "noise-free hypotheses (decoded latent samples)",
         }[self.samples]
         hidden = {0: "no joint hidden", None: "joints hidden as the data have it"}.get(
@@ -165,24 +168,26 @@ class Protocol:
             "poses": "every pose weighs the same",
             "groups": f"every {self.grouping} weighs the same",
         }[self.averaging]
-        laws = (
-            "Laws are recalibrated where the model has a recalibration."
+        distributions = (
+            "Distributions are recalibrated where the model has a recalibration."
             if self.calibrated
-            else "Laws are as trained, without recalibration."
+            else "Distributions are as trained, without recalibration."
         )
         return (
             f"{self.dataset}, split {self.split}: {self.keypoints} 2D, {views}, {frames}, "
-            f"{hidden}, camera intrinsics {self.intrinsics} to the law; poses of which at least "
+            f"{hidden}, camera intrinsics {self.intrinsics} to the distribution; poses of which at "
+            f"least "
             f"{self.min_joints} joints were seen. Per pose "
             f"{self.num_samples} {drawn}, independent, seed {self.seed}; the random sample is the "
-            f"first of them. The deterministic estimate is {self.point}. {laws} Errors are "
+            f"first of them. The deterministic estimate is {self.point}. {distributions} Errors "
+            f"are "
             f"root-relative, in {self.unit}, means over {joints}; {mean}, groups are by "
             f"{self.grouping}. PA-MPJPE aligns {fit[self.procrustes]} on the same joints, never "
             "mirrors; N-MPJPE fits one scale. PCK counts joints nearer than "
             f"{self.pck_threshold:g} mm, AUC is its mean over 0, 5, ..., 150 mm, CPS is of aligned "
             "poses; of the best of all samples, the one of least MPJPE. Best of m is the expected "
             f"minimum over m of the {self.num_samples}. Calibration and spread leave the root out; "
-            "the signed calibration error is positive for a law that is too wide "
+            "the signed calibration error is positive for a distribution that is too wide "
             f"(underconfident). Reprojection ({self.keypoint_unit}) is that of every hypothesis on "
             "the joints seen, each placed by least squares on the 2D, never by the true depth."
         )
@@ -202,7 +207,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "test_seen",
             "exact",
             200,
-            "law",
+            "distribution",
             name="cmu17",
             intrinsics="known",
             frame_stride=4,

@@ -44,15 +44,16 @@ class JointTable:
     Attributes:
         names: The joints' names.
         error: Error of the deterministic estimate, ``(J,)`` float64.
-        spread: Spread of the law, ``(J,)``.
-        energy: Energy score of the joint's law, ``(J,)``.
+        spread: Spread of the distribution, ``(J,)``.
+        energy: Energy score of the joint's distribution, ``(J,)``.
 
     Example:
         >>> import propose_prob
         >>> from propose_prob.evaluation import CMU17Set, evaluate
         >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
-        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ...     "CMU17", "val", keypoints="exact", num_samples=20,
+        ...     samples="distribution", frame_stride=1500
         ... )
         >>> joints = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol).joints
         >>> joints.names[int(joints.spread.argmax())]
@@ -91,7 +92,8 @@ class Report:
         >>> from propose_prob.evaluation import CMU17Set, evaluate
         >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
-        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ...     "CMU17", "val", keypoints="exact", num_samples=20,
+        ...     samples="distribution", frame_stride=1500
         ... )
         >>> report = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol)
         >>> list(report.best_of), report.calibration["all"].error < 0.1
@@ -151,7 +153,7 @@ class Report:
             for name in METRICS
             if METRICS[name].listed
         ]
-        blocks.append(align([["law", *columns], *rows]))
+        blocks.append(align([["distribution", *columns], *rows]))
         levels = self.coverage.to_table().splitlines()
         blocks.append(
             "\n".join(["Central intervals that hold the truth, by camera axis:", *levels])

@@ -1,7 +1,7 @@
-"""Proper scores and spread of a law that is known by its samples.
+"""Proper scores and spread of a distribution that is known by its samples.
 
-The energy score is smallest, in expectation, for the law that the truth was drawn from: unlike the
-best of many hypotheses it cannot be improved by a wrong spread.
+The energy score is smallest, in expectation, for the distribution that the truth was drawn from:
+unlike the best of many hypotheses it cannot be improved by a wrong spread.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class EnergyScores(NamedTuple):
     """Energy scores of a batch, in the unit of the poses.
 
     Attributes:
-        joints: Score of each joint's 3D law, ``(B, J)``.
-        pose: Score of the law of the whole pose vector, ``(B,)``.
+        joints: Score of each joint's 3D distribution, ``(B, J)``.
+        pose: Score of the distribution of the whole pose vector, ``(B,)``.
 
     Example:
         >>> scores = energy_scores(torch.randn(50, 4, 17, 3), torch.randn(4, 17, 3))
@@ -42,12 +42,13 @@ def energy_scores(samples: Tensor, target: Tensor, *, mask: Tensor | None = None
 
     ``ES = mean_s ||x_s - y|| - 1/2 mean_{s != s'} ||x_s - x_s'||`` (Gneiting and Raftery, "Strictly
     proper scoring rules, prediction, and estimation", JASA 2007, eq. 22) with the unbiased mean
-    over distinct pairs. Lower is better; a law that is one point scores its error. Pairs are
-    visited by their offset and items in chunks, so that memory grows with ``S`` and not with its
-    square.
+    over distinct pairs. Lower is better; a distribution that is one point scores its error. Pairs
+    are visited by their offset and items in chunks, so that memory grows with ``S`` and not with
+    its square.
 
     Args:
-        samples: Independent samples of each item's law, ``(S, B, J, 3)``, any unit, ``S >= 2``.
+        samples: Independent samples of each item's distribution, ``(S, B, J, 3)``, any unit, ``S >=
+            2``.
         target: True poses, ``(B, J, 3)``, same unit.
         mask: Joints that belong to the pose vector, ``(B, J)`` booleans; all by default. The scores
             of other joints are NaN, and so is the pose score where no joint counts.
@@ -96,7 +97,8 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
     ``O(S log S)`` by sorting. Camera axes tell depth (z) from the image plane (x, y).
 
     Args:
-        samples: Independent samples of each item's law, ``(S, B, J, 3)``, any unit, ``S >= 2``.
+        samples: Independent samples of each item's distribution, ``(S, B, J, 3)``, any unit, ``S >=
+            2``.
         target: True poses, ``(B, J, 3)``, same unit.
 
     Returns:
@@ -126,9 +128,9 @@ def nll_per_coordinate(log_prob: Tensor, num_joints: int) -> Tensor:
     """Negative log-density of poses in nats per free coordinate, metres.
 
     A density over ``3 (J - 1)`` coordinates in metres has the unit ``m^{-3 (J - 1)}``; per
-    coordinate the numbers of different joint sets can be compared. In millimetres the same law
-    scores ``ln 1000 = 6.908`` nats more. An importance-weighted bound (`log_prob_kind == "bound"`)
-    makes this an upper bound in expectation.
+    coordinate the numbers of different joint sets can be compared. In millimetres the same
+    distribution scores ``ln 1000 = 6.908`` nats more. An importance-weighted bound (`log_prob_kind
+    == "bound"`) makes this an upper bound in expectation.
 
     Args:
         log_prob: Log-densities of root-relative poses ``(...)``, nats, coordinates in metres.
@@ -155,7 +157,7 @@ def joint_spread(samples: Tensor) -> Tensor:
     """Root mean square distance of each joint's samples to their mean.
 
     Args:
-        samples: Samples of each item's law, ``(S, ..., J, 3)``, any unit.
+        samples: Samples of each item's distribution, ``(S, ..., J, 3)``, any unit.
 
     Returns:
         Spread per joint, ``(..., J)``, same unit (the biased, divide-by-S estimate).

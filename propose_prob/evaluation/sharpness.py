@@ -1,4 +1,4 @@
-"""Does a law know when it is wrong? Spread against error, sparsification, and where spread goes.
+"""Does a distribution know when it is wrong? Spread against error, and sparsification.
 
 Rank correlation and sparsification need all items in order. A joint histogram of spread and error
 on a logarithmic grid gives both in constant memory, and histograms of processes can be added.
@@ -28,7 +28,8 @@ class SpreadError:
             random has about one half (Ilg et al., "Uncertainty estimates and multi-hypotheses
             networks for optical flow", ECCV 2018, section 5.1).
         spread: Mean spread of groups of equally many items in order of spread, ``(G,)``.
-        error: Mean error of the same groups, ``(G,)``: a law that is right has equal shape.
+        error: Mean error of the same groups, ``(G,)``: a distribution that is right has equal
+            shape.
         count: Items counted.
 
     Example:
@@ -85,8 +86,8 @@ class SpreadErrorHistogram:
         """Add items.
 
         Args:
-            spread: What the law says of its own uncertainty, any shape, for instance `joint_spread`
-                in metres; not negative.
+            spread: What the distribution says of its own uncertainty, any shape, for instance
+                `joint_spread` in metres; not negative.
             error: Errors that really happened, same shape and unit.
             mask: Which of them count, same shape; all by default.
 

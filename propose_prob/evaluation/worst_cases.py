@@ -15,7 +15,7 @@ __all__ = ["WorstCaseTracker", "WorstCase"]
 
 @dataclass(frozen=True, eq=False)
 class WorstCase:
-    """One item, with what the law said of it; all joints of the model, on the CPU.
+    """One item, with what the distribution said of it; all joints of the model, on the CPU.
 
     Attributes:
         error: Error of the deterministic estimate, metres, mean over joints with a true position.
@@ -67,7 +67,8 @@ class WorstCaseTracker:
         >>> from propose_prob.evaluation import CMU17Set, Protocol, evaluate
         >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
-        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ...     "CMU17", "val", keypoints="exact", num_samples=20,
+        ...     samples="distribution", frame_stride=1500
         ... )
         >>> gallery = WorstCaseTracker(2)
         >>> _ = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol, gallery=gallery)

@@ -1,7 +1,8 @@
 """Pinhole cameras: projection, placing a camera, and finding where a pose stands.
 
 Camera axes are x right, y down, z forward, in metres. Image coordinates are in the unit of the
-focal length: pixels, or the normalized screen of `normalization.screen_normalize`, where a focal length in pixels is divided by half the image width.
+focal length: pixels, or the normalized screen of `normalization.screen_normalize`, where a focal
+length in pixels is divided by half the image width.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class ImageReading(NamedTuple):
 
 
 class ImageEncoder(nn.Module):
-    """Images to contexts of a law.
+    """Images to contexts of a distribution.
 
     Without `joints`, as in ProHMR: the network's pooled features, through a linear map where their
     number is not that of the context. With `joints`, the four stages' maps also give a map of

@@ -90,8 +90,8 @@ class PhotoContent:
         focal: Focal length, pixels.
         center: Principal point, pixels.
         faces: Triangles of the body `(F, 3)`.
-        mode: Surface of the law's mode `(V, 3)`, metres.
-        draws: Human3.6M-17 joints of draws of the law `(S, 17, 3)`, metres.
+        mode: Surface of the distribution's mode `(V, 3)`, metres.
+        draws: Human3.6M-17 joints of draws of the distribution `(S, 17, 3)`, metres.
         fitted: Surface of the fit `(V, 3)`, metres.
         credit: Of the photo.
     """
@@ -110,7 +110,7 @@ class PhotoContent:
 
 
 def photo_figure(content: PhotoContent) -> Figure:
-    """Photo with keypoints, the law's mode and draws, the fit, and the fit from the side.
+    """Photo with keypoints, the distribution's mode and draws, the fit, and the fit from the side.
 
     Args:
         content: What is shown.
@@ -139,7 +139,12 @@ def photo_figure(content: PhotoContent) -> Figure:
     ) + middle
     blank = np.full_like(image, 245)
     side = overlay_body(blank, turned, content.faces, alpha=1.0, **camera)  # type: ignore[arg-type]
-    titles = ("keypoints and crop", "law: mode and draws", "fit to the keypoints", "from the right")
+    titles = (
+        "keypoints and crop",
+        "distribution: mode and draws",
+        "fit to the keypoints",
+        "from the right",
+    )
     for axis, shown, title in zip(axes, (image, mode, fitted, side), titles, strict=True):
         axis.imshow(shown, extent=(0, width, height, 0))
         axis.set_title(title, fontsize=10)

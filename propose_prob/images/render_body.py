@@ -170,7 +170,7 @@ def paint(
 ) -> tuple[Image, Image, ShadowMap | None]:
     """Paints a posed body as a camera at the origin sees it, principal point in the middle.
 
-    Lambert's law for the lamp, a hemisphere for the rest, a shadow map.
+    Lambert's distribution for the lamp, a hemisphere for the rest, a shadow map.
 
     Args:
         vertices: Posed surface `(V, 3)`, metres, camera axes.

@@ -55,7 +55,7 @@ class ImageTrainConfig(BodyRunConfig):
         copies: 0 trains everything. Otherwise the image network rests: it looks once at so many
             augmented copies of every image, and only what follows it is trained, on what it saw.
         distil: Of these steps the first so many, in which contexts learn to be those of a keypoint
-            model (`image_law.LawTrainer`).
+            model (`image_distribution.DistributionTrainer`).
         precision: Of the image encoder's products: `"float32"`, or `"bfloat16"` where the hardware
             has them.
         model: Sizes and variants of the model.
@@ -293,10 +293,10 @@ class ImageValidation(BodyValidation):
         modes, joints = [], []
         for images in pairs.images[part].split(100):
             context = model.encoder(images.contiguous(memory_format=torch.channels_last))
-            law = model.vector_law(context)
+            distribution = model.vector_distribution(context)
             shape, _ = model.shape_and_camera(context)
-            sixd = law.sample((samples,)).unflatten(-1, (-1, 6))
-            modes.append(self._joints(law.centre.unflatten(-1, (-1, 6)), shape))
+            sixd = distribution.sample((samples,)).unflatten(-1, (-1, 6))
+            modes.append(self._joints(distribution.centre.unflatten(-1, (-1, 6)), shape))
             joints.append(self._joints(sixd, shape))
         return torch.cat(modes), torch.cat(joints, 1)
 
@@ -330,7 +330,8 @@ def copy_flow_from(model: ProHMR, teacher: ProHMR) -> ProHMR:
         model.flow.load_state_dict(teacher.flow.state_dict())
     except RuntimeError:
         raise InputError(
-            f"expected a law whose flow is of the sizes of {model.config}, got {teacher.config}"
+            f"expected a distribution whose flow is of the sizes of {model.config}, got "
+            f"{teacher.config}"
         ) from None
     return model
 
@@ -369,7 +370,7 @@ class FrozenBackboneTrainer(ImageTrainer):
         if not isinstance(model.encoder, ImageEncoder) or not model.encoder.joints:
             raise ValueError("an image network that rests has to look for joints: set joint_maps")
         if config.distil and teacher is None:
-            raise ValueError("distil needs a keypoint model to learn from: --law")
+            raise ValueError("distil needs a keypoint model to learn from: --distribution")
         super().__init__(model, config, source, body, device)
         model.encoder.requires_grad_(False)
         model.encoder.project.requires_grad_(True)

@@ -44,7 +44,7 @@ class Coordinates:
         value: `u` to event values `(n, *event)`.
         log_density: `u` and its values to the log-density `(n,)` in the chosen space.
         inverse: Event values to `u`; raises `InputError` where there is no such map.
-        start: Where to begin, `(n, d)`: the base's mode, or the law's centre.
+        start: Where to begin, `(n, d)`: the base's mode, or the distribution's centre.
         standard: Whether `-log_density` is half the square of `u`, up to a constant.
     """
 
@@ -58,7 +58,7 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class _Base:
-    """A law as the image of a standard normal `e` `(n, d)` under `value`.
+    """A distribution as the image of a standard normal `e` `(n, d)` under `value`.
 
     `log_det` is that of the map, `(n,)`, or None where it changes dimension; `constant` tells that
     it does not depend on `e`.
@@ -71,28 +71,30 @@ class _Base:
     constant: bool
 
 
-def coordinates(law: Distribution, name: str, space: Space) -> Coordinates:
+def coordinates(distribution: Distribution, name: str, space: Space) -> Coordinates:
     """The coordinates of a latent site.
 
-    Laws that are the image of a normal law move in its standardised variables in every space: they
-    are well scaled, and a density has its maximum at the same value whichever numbers describe it.
-    In the event space the density is that of the value. All other laws move in the unconstrained
-    numbers of their support; the density is that of the value (without the map's Jacobian), except
-    for sampling.
+    Distributions that are the image of a normal distribution move in its standardised variables in
+    every space: they are well scaled, and a density has its maximum at the same value whichever
+    numbers describe it. In the event space the density is that of the value. All other
+    distributions move in the unconstrained numbers of their support; the density is that of the
+    value (without the map's Jacobian), except for sampling.
 
     Args:
-        law: The site's law, batch shape `(n,)`.
+        distribution: The site's distribution, batch shape `(n,)`.
         name: The site, for messages.
         space: Which density is meant.
 
     Raises:
         InputError: If the site is discrete.
     """
-    if law.has_enumerate_support or getattr(law.support, "is_discrete", False):
-        raise InputError(f"site {name!r}: expected a continuous law, got {_name(law)}")
-    base = _base_of(law, name)
+    if distribution.has_enumerate_support or getattr(distribution.support, "is_discrete", False):
+        raise InputError(
+            f"site {name!r}: expected a continuous distribution, got {_name(distribution)}"
+        )
+    base = _base_of(distribution, name)
     if base is None or (space == "event" and base.log_det is None):
-        return _unconstrained(law, name, space)
+        return _unconstrained(distribution, name, space)
     like, log_det = base.like, base.log_det
 
     def log_density(u: Tensor, value: Tensor) -> Tensor:
@@ -111,41 +113,41 @@ def coordinates(law: Distribution, name: str, space: Space) -> Coordinates:
     )
 
 
-def residual_form(law: Distribution, value: Tensor) -> tuple[Tensor, Tensor | None] | None:
+def residual_form(distribution: Distribution, value: Tensor) -> tuple[Tensor, Tensor | None] | None:
     """Residuals of a site whose negative log-density is half a sum of squares, up to a constant.
 
     Args:
-        law: The site's law, batch shape `(n,)`.
+        distribution: The site's distribution, batch shape `(n,)`.
         value: Its value `(n, *event)`.
 
     Returns:
         Residuals `(n, m)`, and weights of their squares for robust kernels (None: all 1); None
-        altogether where the law has no such form, or its normalisation depends on latents.
+        altogether where the distribution has no such form, or its normalisation depends on latents.
     """
-    if hasattr(law, "residuals") and hasattr(law, "weights"):
-        residual = law.residuals(value)
-        return residual, law.weights(residual.detach())
-    if isinstance(law, MultivariateNormal):
-        if law._unbroadcasted_scale_tril.requires_grad:
+    if hasattr(distribution, "residuals") and hasattr(distribution, "weights"):
+        residual = distribution.residuals(value)
+        return residual, distribution.weights(residual.detach())
+    if isinstance(distribution, MultivariateNormal):
+        if distribution._unbroadcasted_scale_tril.requires_grad:
             return None
-        gap = (value - law.loc)[..., None]
-        solved = torch.linalg.solve_triangular(law.scale_tril, gap, upper=False)
+        gap = (value - distribution.loc)[..., None]
+        solved = torch.linalg.solve_triangular(distribution.scale_tril, gap, upper=False)
         return solved.flatten(1), None
-    normal = _inner(law)
+    normal = _inner(distribution)
     if isinstance(normal, Normal):
         if normal.scale.requires_grad:
             return None
         return ((value - normal.loc) / normal.scale).reshape(len(value), -1), None
-    base = _base_of(law, "")
+    base = _base_of(distribution, "")
     if base is None or not base.constant:
         return None
     return base.inverse(value), None
 
 
-def _base_of(law: Distribution, name: str) -> _Base | None:
-    if isinstance(law, PoseFlowDistribution):
-        inner = _base_of(law.flow, name)
-        to_pose = law.to_pose
+def _base_of(distribution: Distribution, name: str) -> _Base | None:
+    if isinstance(distribution, PoseFlowDistribution):
+        inner = _base_of(distribution.flow, name)
+        to_pose = distribution.to_pose
         return inner and _Base(
             inner.like,
             lambda e: to_pose(inner.value(e)),
@@ -154,23 +156,23 @@ def _base_of(law: Distribution, name: str) -> _Base | None:
             inner.log_det,
             inner.constant,
         )
-    if isinstance(law, RecalibratedDistribution):
-        return _recalibrated(law, name)
-    if isinstance(law, DecodedPoseDistribution):
-        return _decoded(law, name)
-    if isinstance(law, MultivariateNormal):
-        return _linear(law)
-    if isinstance(law, TransformedDistribution):
-        return _transformed(law)
-    if isinstance(_inner(law), Normal):
-        return _normal(law)
+    if isinstance(distribution, RecalibratedDistribution):
+        return _recalibrated(distribution, name)
+    if isinstance(distribution, DecodedPoseDistribution):
+        return _decoded(distribution, name)
+    if isinstance(distribution, MultivariateNormal):
+        return _linear(distribution)
+    if isinstance(distribution, TransformedDistribution):
+        return _transformed(distribution)
+    if isinstance(_inner(distribution), Normal):
+        return _normal(distribution)
     return None
 
 
-def _normal(law: Any) -> _Base:
-    inner, event = _inner(law), law.event_shape
-    loc = inner.loc.reshape(*law.batch_shape, -1)
-    scale = inner.scale.reshape(*law.batch_shape, -1)
+def _normal(distribution: Any) -> _Base:
+    inner, event = _inner(distribution), distribution.event_shape
+    loc = inner.loc.reshape(*distribution.batch_shape, -1)
+    scale = inner.scale.reshape(*distribution.batch_shape, -1)
     return _Base(
         torch.zeros_like(loc),
         lambda e: (loc + scale * e).reshape(e.shape[:-1] + event),
@@ -180,75 +182,76 @@ def _normal(law: Any) -> _Base:
     )
 
 
-def _linear(law: MultivariateNormal) -> _Base:
-    factor = law.scale_tril
+def _linear(distribution: MultivariateNormal) -> _Base:
+    factor = distribution.scale_tril
     return _Base(
-        torch.zeros_like(law.loc),
-        lambda e: law.loc + (factor @ e[..., None])[..., 0],
+        torch.zeros_like(distribution.loc),
+        lambda e: distribution.loc + (factor @ e[..., None])[..., 0],
         lambda value: torch.linalg.solve_triangular(
-            factor, (value - law.loc)[..., None], upper=False
+            factor, (value - distribution.loc)[..., None], upper=False
         )[..., 0],
         lambda e, value: factor.diagonal(dim1=-2, dim2=-1).log().sum(-1),
         not factor.requires_grad,
     )
 
 
-def _transformed(law: Any) -> _Base | None:
-    base_law = law.base_dist
-    if not isinstance(_inner(base_law), Normal):
+def _transformed(distribution: Any) -> _Base | None:
+    base_distribution = distribution.base_dist
+    if not isinstance(_inner(base_distribution), Normal):
         return None
-    base = _normal(base_law)
-    own = isinstance(law, FlowDistribution)
+    base = _normal(base_distribution)
+    own = isinstance(distribution, FlowDistribution)
 
     def value(e: Tensor) -> Tensor:
         x = base.value(e)
-        for transform in law.transforms:
+        for transform in distribution.transforms:
             x = transform(x)
         return x
 
     def inverse(y: Tensor) -> Tensor:
-        for transform in reversed(law.transforms):
+        for transform in reversed(distribution.transforms):
             y = transform.inv(y)
         return base.inverse(y)
 
     def log_det(e: Tensor, y: Tensor) -> Tensor:
         x = base.value(e)
         if own:
-            moved = law.transform.call_and_ladj(x)[1]
+            moved = distribution.transform.call_and_ladj(x)[1]
         else:
-            moved = base_law.log_prob(x) - law.log_prob(y)
+            moved = base_distribution.log_prob(x) - distribution.log_prob(y)
         return moved + base.log_det(e, x)  # type: ignore[misc]
 
-    constant = base.constant and bool(getattr(law, "constant_ladj", False))
+    constant = base.constant and bool(getattr(distribution, "constant_ladj", False))
     return _Base(base.like, value, inverse, log_det, constant)
 
 
-def _decoded(law: DecodedPoseDistribution, name: str) -> _Base:
-    latent = law.latent
+def _decoded(distribution: DecodedPoseDistribution, name: str) -> _Base:
+    latent = distribution.latent
     loc, scale = standard_parameters(latent.base_dist)
 
     def inverse(value: Tensor) -> Tensor:
-        if law.encoder is None:
+        if distribution.encoder is None:
             raise InputError(
-                f"site {name!r}: this decoded law has no encoder, so no latent belongs to a pose; "
+                f"site {name!r}: this decoded distribution has no encoder, so no latent belongs to "
+                f"a pose; "
                 f"give {name + '_base'!r} instead"
             )
-        joints = InsertRoot(law.root).inv(value)
-        if law.rotation is not None:
-            joints = joints @ law.rotation
-        return (latent.transform.inv(law.encoder(joints)) - loc) / scale
+        joints = InsertRoot(distribution.root).inv(value)
+        if distribution.rotation is not None:
+            joints = joints @ distribution.rotation
+        return (latent.transform.inv(distribution.encoder(joints)) - loc) / scale
 
     return _Base(
         torch.zeros_like(loc),
-        lambda e: law.decode(latent.transform(loc + scale * e)),
+        lambda e: distribution.decode(latent.transform(loc + scale * e)),
         inverse,
         None,
         False,
     )
 
 
-def _recalibrated(law: RecalibratedDistribution, name: str) -> _Base | None:
-    inner = _base_of(law.base_law, name)
+def _recalibrated(distribution: RecalibratedDistribution, name: str) -> _Base | None:
+    inner = _base_of(distribution.base_distribution, name)
     if inner is None:
         return None
     log_det = None
@@ -256,20 +259,20 @@ def _recalibrated(law: RecalibratedDistribution, name: str) -> _Base | None:
 
         def log_det(e: Tensor, value: Tensor) -> Tensor:
             base = _log_standard(e)
-            return base - law.log_prob(value)
+            return base - distribution.log_prob(value)
 
     return _Base(
         inner.like,
-        lambda e: law.moved(inner.value(e)),
-        lambda value: inner.inverse(law.without(value)),
+        lambda e: distribution.moved(inner.value(e)),
+        lambda value: inner.inverse(distribution.without(value)),
         log_det,
         inner.constant,
     )
 
 
-def _unconstrained(law: Any, name: str, space: Space) -> Coordinates:
-    transform = biject_to(law.support)
-    event = law.event_shape
+def _unconstrained(distribution: Any, name: str, space: Space) -> Coordinates:
+    transform = biject_to(distribution.support)
+    event = distribution.event_shape
     free = transform.inverse_shape(torch.Size(event)) if event else torch.Size()
     moved = max(transform.domain.event_dim, transform.codomain.event_dim)
 
@@ -281,7 +284,7 @@ def _unconstrained(law: Any, name: str, space: Space) -> Coordinates:
         return u.reshape(*u.shape[: u.ndim - len(free)], -1)
 
     def log_density(u: Tensor, x: Tensor) -> Tensor:
-        log_prob = law.log_prob(x)
+        log_prob = distribution.log_prob(x)
         if space != "posterior":
             return log_prob
         ladj = transform.log_abs_det_jacobian(u.reshape(u.shape[:-1] + free), x)
@@ -289,36 +292,37 @@ def _unconstrained(law: Any, name: str, space: Space) -> Coordinates:
         return log_prob + (ladj.flatten(-extra).sum(-1) if extra > 0 else ladj)
 
     def start() -> Tensor:
-        return inverse(_centre(law, name).expand(law.batch_shape + event))
+        return inverse(_centre(distribution, name).expand(distribution.batch_shape + event))
 
     return Coordinates(free.numel(), value, log_density, inverse, start, standard=False)
 
 
-def _centre(law: Any, name: str) -> Tensor:
+def _centre(distribution: Any, name: str) -> Tensor:
     for attribute in ("point_estimate", "mode", "mean"):
         try:
-            found = getattr(law, attribute)
+            found = getattr(distribution, attribute)
         except (AttributeError, NotImplementedError):
             continue
-        if bool(law.support.check(found).all()) and bool(found.isfinite().all()):
+        if bool(distribution.support.check(found).all()) and bool(found.isfinite().all()):
             # A mode on the edge of the support is infinitely far away in unconstrained numbers.
-            if bool(biject_to(law.support).inv(found).isfinite().all()):
+            if bool(biject_to(distribution.support).inv(found).isfinite().all()):
                 return found
     raise InputError(
-        f"site {name!r}: {_name(law)} has neither point estimate, mode nor mean within its "
+        f"site {name!r}: {_name(distribution)} has neither point estimate, mode nor mean within "
+        f"its "
         "support to begin from; give it in init"
     )
 
 
-def _inner(law: Any) -> Any:
-    while isinstance(law, Independent):
-        law = law.base_dist
-    return law
+def _inner(distribution: Any) -> Any:
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _log_standard(e: Tensor) -> Tensor:
     return -0.5 * e.square().sum(-1) - 0.5 * e.shape[-1] * math.log(2 * math.pi)
 
 
-def _name(law: Any) -> str:
-    return type(_inner(law)).__name__
+def _name(distribution: Any) -> str:
+    return type(_inner(distribution)).__name__

@@ -32,7 +32,8 @@ class MapResult:
     Attributes:
         values: Values of latent and `pyro.deterministic` sites, `(B, *event)` by site.
         base: The numbers that were moved, `(B, d)` by latent site: standardised base variables of
-            laws that have them, else unconstrained numbers. `init` takes them as `name_base`.
+            distributions that have them, else unconstrained numbers. `init` takes them as
+            `name_base`.
         log_density: Log-density that was maximised, `(B,)`, nats.
         steps: Steps taken, `(B,)`, of the best start.
         converged: Whether the best start ended at a stationary point, `(B,)`.
@@ -74,20 +75,21 @@ def map_estimate(
     observed, has batch shape `(B,)`: the problems are the one batch axis, as in
     `with pyro.plate("problems", len(keypoints)):`, and all else is in the event (`.to_event`). The
     log-density of a problem is the sum of its sites'. What differs between problems may be in the
-    arguments, in what the model closes over, or within laws: tensors with B rows. Sizes should be
-    read off them (`len(keypoints)`, `law.batch_shape[0]`): then problems that are solved are
-    dropped, and `batch_size` bounds memory. A model with the number B written into it runs as a
-    whole.
+    arguments, in what the model closes over, or within distributions: tensors with B rows. Sizes
+    should be read off them (`len(keypoints)`, `distribution.batch_shape[0]`): then problems that
+    are solved are dropped, and `batch_size` bounds memory. A model with the number B written into
+    it runs as a whole.
 
     **The space** matters, because a maximum of a density depends on the coordinates.
-    `space="latent"` maximises over the standardised base variables :math:`e` of the laws,
+    `space="latent"` maximises over the standardised base variables :math:`e` of the distributions,
     :math:`\log N(e; 0, I) + \log p(\text{observed} | x(e))`, as ProHMR (eq. 11) and ProPose do: a
-    flow's volume then pulls at nothing, and laws without a density over poses (decoded ones: their
-    values are noise-free decodings) have one here. `space="event"` maximises the density of the
+    flow's volume then pulls at nothing, and distributions without a density over poses (decoded
+    ones: their values are noise-free decodings) have one here. `space="event"` maximises the
+        density of the
     values, :math:`\log p(x)` in place of :math:`\log N(e; 0, I)`. Both agree where the
-    log-determinant of every law is constant. Sites that are no image of a normal law move in the
-    unconstrained numbers of their support, and count with the density of their value in both spaces
-    (no Jacobian).
+    log-determinant of every distribution is constant. Sites that are no image of a normal
+    distribution move in the unconstrained numbers of their support, and count with the density of
+    their value in both spaces (no Jacobian).
 
     **The solver** `"lm"` (Levenberg-Marquardt) needs sites whose log-density is a sum of squares,
     robust kernels included; `"lbfgs"` and `"adam"` take any. `"auto"` wants the best minimum and
@@ -107,7 +109,8 @@ def map_estimate(
         solver: How.
         init: Where to begin, by latent site: values `(B, *event)`, or under `name_base` the numbers
             of `MapResult.base`. With one axis more in front, `(S, B, ...)`, S starts, the best of
-            which is kept for each problem. Other sites begin at the mode or centre of their law.
+            which is kept for each problem. Other sites begin at the mode or centre of their
+            distribution.
         batch_size: Most problems that are solved at once; None for all.
         max_steps: Most steps of each solver.
         tolerance: A problem is solved when the decrease of the objective that is still to be
@@ -146,7 +149,7 @@ def map_estimate(
         raise InputError(
             f"batch_size={batch_size}: this model cannot be run on some of its {count} problems; "
             "read sizes such as the plate's off its arguments, and keep what differs between "
-            "problems in tensors, laws, dataclasses or closures"
+            "problems in tensors, distributions, dataclasses or closures"
         )
     without = problems.without_residuals
     if solver == "lm" and without:
@@ -213,7 +216,7 @@ def solve(
     if bool(bad.any()):
         raise InputError(
             f"problem {int(bad.nonzero()[0])}: the density is zero or not a number at every start; "
-            "are the observations finite, and do they lie in their laws' support?"
+            "are the observations finite, and do they lie in their distributions' support?"
         )
     return best
 

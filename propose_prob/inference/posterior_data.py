@@ -72,7 +72,10 @@ def posterior_to_inference_data(
     items = [str(x) for x in (range(count) if item is None else item)]
     if len(items) != count:
         raise InputError(f"expected {count} names in item, got {len(items)}")
-    events = {name: tuple(law.event_shape) for name, law in posterior.laws.items()}
+    events = {
+        name: tuple(distribution.event_shape)
+        for name, distribution in posterior.distributions.items()
+    }
     events |= {name: tuple(x.shape[1:]) for name, x in posterior.observed.items()}
     unknown = set(names) - set(events)
     if unknown:
@@ -110,7 +113,10 @@ def posterior_to_inference_data(
         return ("chain", "draw", "item", *dims[site]), values, {}
 
     groups: dict[str, dict[str, Any]] = {
-        "posterior": {s: variable(s, law.draws, True) for s, law in posterior.laws.items()},
+        "posterior": {
+            s: variable(s, distribution.draws, True)
+            for s, distribution in posterior.distributions.items()
+        },
         "posterior_predictive": {s: variable(s, x, True) for s, x in posterior.predictive.items()},
         "prior": {s: variable(s, x, False) for s, x in posterior.prior.items()},
         "observed_data": {

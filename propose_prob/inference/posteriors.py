@@ -1,4 +1,4 @@
-"""Posteriors of batches of independent problems: weighted draws that are a law again."""
+"""Posteriors of batches of independent problems: weighted draws that are a distribution again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Method", "Posterior", "Proposal", "posterior"]
 Method = Literal["importance", "nuts", "laplace"]
 Proposal = Literal["prior", "laplace"]
 
-#: Shares of the proposal's parts: the Laplace approximation, and a Student-t law about it.
+#: Shares of the proposal's parts: the Laplace approximation, and a Student-t distribution about it.
 _SHARES = (0.8, 0.2)
 _DOF, _WIDTH = 5.0, 1.2
 
@@ -32,8 +32,8 @@ class Posterior:
     """S weighted draws from the posterior of B problems.
 
     Attributes:
-        laws: Weighted draws of latent and `pyro.deterministic` sites as laws with batch shape
-            `(B,)`; the draws of different sites belong together.
+        distributions: Weighted draws of latent and `pyro.deterministic` sites as distributions with
+            batch shape `(B,)`; the draws of different sites belong together.
         base: The numbers that were drawn, `(S, B, d)` by latent site; see `MapResult.base`.
         log_weights: Normalised over draws, `(S, B)`.
         effective_sample_size: Of how many independent draws they are worth, `(B,)`: Kish's of the
@@ -56,11 +56,11 @@ class Posterior:
         ...     x = pyro.sample("x", Normal(torch.zeros(1), 1.0))
         ...     pyro.sample("seen", Normal(x, 1.0), obs=observed)
         >>> result = posterior(model, torch.tensor([2.0]), num_samples=500)
-        >>> bool((result.laws["x"].mean - 1).abs() < 0.3)
+        >>> bool((result.distributions["x"].mean - 1).abs() < 0.3)
         True
     """
 
-    laws: dict[str, EmpiricalDistribution]
+    distributions: dict[str, EmpiricalDistribution]
     base: dict[str, Tensor]
     log_weights: Tensor
     effective_sample_size: Tensor
@@ -90,15 +90,17 @@ def posterior(
     """Draw from the posterior of the latent sites of a Pyro model.
 
     The model is as in `map_estimate`: B independent problems. Everything happens in the latent
-    space: draws of the standardised base variables of the laws, mapped to values. Of decoded laws
+    space: draws of the standardised base variables of the distributions, mapped to values. Of
+        decoded distributions
     these are noise-free decodings, so that the posterior is that of their latent.
 
     * `"importance"`: self-normalised importance sampling with Pareto-smoothed weights. The proposal
-      is the prior, or around the MAP estimate the Laplace approximation mixed with a Student-t law
-      of the same shape, whose tails keep the weights bounded where the posterior is no normal law.
+      is the prior, or around the MAP estimate the Laplace approximation mixed with a Student-t
+      distribution of the same shape, whose tails keep the weights bounded where the posterior is no
+      normal distribution.
     * `"nuts"`: Pyro's no-U-turn sampler, problem by problem, in coordinates that the curvature at
       the MAP estimate makes round.
-    * `"laplace"`: the normal law with the MAP estimate's curvature. `k_hat` judges it.
+    * `"laplace"`: the normal distribution with the MAP estimate's curvature. `k_hat` judges it.
 
     Args:
         model: Pyro model.
@@ -127,7 +129,7 @@ def posterior(
         ...         x = pyro.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         ...         pyro.sample("seen", dist.Normal(x, 1.0).to_event(1), obs=seen)
         >>> found = posterior(model, torch.ones(3, 2), method="laplace", num_samples=50)
-        >>> found.laws["x"].sample((7,)).shape
+        >>> found.distributions["x"].sample((7,)).shape
         torch.Size([7, 3, 2])
     """
     for name, given, options in (
@@ -164,7 +166,7 @@ def posterior(
             if method != "nuts":
                 smoothed, k_hat = _smooth(found.log_density - log_q)
                 log_weights = smoothed if method == "importance" else log_weights
-    laws = {
+    distributions = {
         name: EmpiricalDistribution(x, log_weights, event_dim=x.ndim - 2)
         for name, x in found.values.items()
     }
@@ -172,7 +174,7 @@ def posterior(
     if method == "nuts":
         effective, r_hat = _chain_statistics(u, chains)
     return Posterior(
-        laws=laws,
+        distributions=distributions,
         base=problems.latents(u),
         log_weights=log_weights,
         effective_sample_size=effective,
@@ -205,7 +207,7 @@ def _parts(problems: Problems, draws: int, batch_size: int) -> tuple[Tensor, ...
 
 
 def _prior(problems: Problems, draws: int, batch_size: int) -> Tensor:
-    """Draws `(S, B, d)` from the latent sites' laws."""
+    """Draws `(S, B, d)` from the latent sites' distributions."""
     drawn = [problems.prior(index) for index in _parts(problems, draws, batch_size)]
     return torch.cat(drawn).unflatten(0, (draws, problems.count))
 
@@ -227,9 +229,9 @@ def _evaluate(problems: Problems, u: Tensor, batch_size: int) -> _Draws:
             drawn = {}
             for name in record.observed:
                 try:
-                    drawn[name] = record.laws[name].sample()
+                    drawn[name] = record.distributions[name].sample()
                 except NotImplementedError:
-                    continue  # Not a normalised law.
+                    continue  # Not a normalised distribution.
             sampled.append(drawn)
 
     def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
 """Rows of a model: the same program over some of its independent problems.
 
 A Pyro model over B problems holds tensors with B rows in its arguments, in what it closes over, and
-deep within laws. To drop problems that are solved, or to bound memory, the program has to run on
-some rows only. Its data structures are copied for that, with the rows taken out of every tensor
-that has them; networks, bodies and other modules are shared by all problems and stay as they are.
+deep within distributions. To drop problems that are solved, or to bound memory, the program has to
+run on some rows only. Its data structures are copied for that, with the rows taken out of every
+tensor that has them; networks, bodies and other modules are shared by all problems and stay as they
+are.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ class Replace:
     """Copies a structure with its tensors and modules replaced, and leaves the original alone.
 
     Looks into lists, tuples, dictionaries, dataclasses, `functools.partial`, what functions close
-    over, and laws and transforms. Everything else is opaque and comes back as it is. What occurs
-    twice is copied once.
+    over, and distributions and transforms. Everything else is opaque and comes back as it is. What
+    occurs twice is copied once.
 
     Args:
         tensor: Gives the replacement of a tensor that is no parameter of a module; its second
             argument tells whether the tensor belongs to a transform.
-        parameter: Gives the replacement of a parameter that a law holds.
+        parameter: Gives the replacement of a parameter that a distribution holds.
         module: Gives the replacement of a module.
-        rows: Old and new number of rows: batch shapes of laws that start with the one start with
-            the other in the copy.
+        rows: Old and new number of rows: batch shapes of distributions that start with the one
+            start with the other in the copy.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class Rows:
             record.log_likelihood[pick],
             {name: value[pick] for name, value in record.values.items()},
             {name: value[pick] for name, value in record.observed.items()},
-            record.laws,
+            record.distributions,
             [residual[pick] for residual in record.residuals],
             record.diagonal[pick],
             record.without,
@@ -349,7 +350,7 @@ class Problems:
                 latent = ", ".join(s.name for s in self.slots)
                 raise InputError(f"init: expected latent sites of {latent}, got {name!r}")
 
-        def choose(slot: LatentSite, place: Coordinates, law: Any) -> Tensor:
+        def choose(slot: LatentSite, place: Coordinates, distribution: Any) -> Tensor:
             name, base = slot.name, slot.name + "_base"
             if base in values:
                 return _fitting(base, values[base], (self.count, slot.size), self.start)
@@ -361,15 +362,15 @@ class Problems:
         return self._choose(choose)
 
     def prior(self, index: Tensor) -> Tensor:
-        """Numbers `(n, d)` of a draw from the latent sites' laws for each problem of `index`.
+        """Numbers `(n, d)` of a draw of the latent sites for each problem of `index`.
 
         Of a model that is not separable, `index` has to be all problems.
         """
 
-        def choose(slot: LatentSite, place: Coordinates, law: Any) -> Tensor:
+        def choose(slot: LatentSite, place: Coordinates, distribution: Any) -> Tensor:
             if place.standard:
                 return torch.randn_like(self.start[index, slot.part])
-            return place.inverse(law.sample())
+            return place.inverse(distribution.sample())
 
         return self._choose(choose, index if self.separable else None)
 
@@ -429,7 +430,7 @@ class Problems:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without checks of values: a step out of a law's support is refused, it is no error."""
+    """Skip checks of values: a step out of the support is refused, it is no error."""
     with pyro.validation_enabled(False):
         yield
 

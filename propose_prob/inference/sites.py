@@ -48,7 +48,7 @@ class ModelTrace:
         log_likelihood: Of the observed sites alone, `(n,)`.
         values: Latent and deterministic sites, `(n, *event)` each.
         observed: Observed values by site.
-        laws: Law of every site.
+        distributions: Distribution of every site.
         residuals: Weighted residuals `(n, m)` of all sites but those that are standard normal in
             `u`.
         diagonal: Weights of the squares of `u` from those that are, `(n, d)`.
@@ -59,7 +59,7 @@ class ModelTrace:
     log_likelihood: Tensor
     values: dict[str, Tensor] = field(default_factory=dict)
     observed: dict[str, Tensor] = field(default_factory=dict)
-    laws: dict[str, Any] = field(default_factory=dict)
+    distributions: dict[str, Any] = field(default_factory=dict)
     residuals: list[Tensor] = field(default_factory=list)
     diagonal: Tensor = field(default_factory=lambda: torch.zeros(()))
     without: list[str] = field(default_factory=list)
@@ -82,24 +82,24 @@ class LogDensityMessenger(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
             return
-        name, law = msg["name"], msg["fn"]
+        name, distribution = msg["name"], msg["fn"]
         record = self.record
         if msg["infer"].get("_deterministic"):
             record.values[name] = msg["value"]
             return
-        record.laws[name] = law
+        record.distributions[name] = distribution
         if msg["is_observed"]:
             value = msg["value"]
             record.observed[name] = value
-            self._add(msg, law.log_prob(value))
-            form = residual_form(law, value) if self.want_residuals else None
+            self._add(msg, distribution.log_prob(value))
+            form = residual_form(distribution, value) if self.want_residuals else None
             if form is None:
                 record.without.append(name)
             else:
                 self._residuals(msg, *form)
             return
         part = self.u[:, self.slots[name].part]
-        place = coordinates(law, name, self.space)
+        place = coordinates(distribution, name, self.space)
         value = record.values[name] = place.value(part)
         self._add(msg, place.log_density(part, value))
         if not self.want_residuals:
@@ -147,15 +147,15 @@ class SiteDiscovery(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) or msg["infer"].get("_deterministic"):
             return
-        name, law = msg["name"], msg["fn"]
-        self.shapes[name] = law.batch_shape
+        name, distribution = msg["name"], msg["fn"]
+        self.shapes[name] = distribution.batch_shape
         if msg["is_observed"]:
             return
-        if len(law.batch_shape) != 1:
-            raise InputError(shape_message(name, law.batch_shape, None))
-        place = coordinates(law, name, self.space)
+        if len(distribution.batch_shape) != 1:
+            raise InputError(shape_message(name, distribution.batch_shape, None))
+        place = coordinates(distribution, name, self.space)
         begin = self.slots[-1].part.stop if self.slots else 0
-        self.slots.append(LatentSite(name, begin, place.size, law.event_shape))
+        self.slots.append(LatentSite(name, begin, place.size, distribution.event_shape))
         self.starts.append(place.start())
         msg["value"], msg["done"] = place.value(self.starts[-1]), True
 

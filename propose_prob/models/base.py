@@ -16,11 +16,11 @@ from ..distributions.recalibration import Recalibration
 from ..geometry.normalization import as_dtype
 from .evidence import Evidence, keypoint_evidence
 
-Law = TypeVar("Law", bound=Distribution)
+D = TypeVar("D", bound=Distribution)
 
 
-class KeypointModel(nn.Module, ABC, Generic[Law]):
-    """A law over 3D joints given 2D keypoints.
+class KeypointModel(nn.Module, ABC, Generic[D]):
+    """A distribution over 3D joints given 2D keypoints.
 
     Attributes:
         config: Sizes and variants, among them `joints`.
@@ -39,8 +39,8 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
-    ) -> Law | RecalibratedDistribution:
-        """The law of the 3D pose given 2D keypoints.
+    ) -> D | RecalibratedDistribution:
+        """The distribution of the 3D pose given 2D keypoints.
 
         Args:
             p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen. Floating-point
@@ -50,16 +50,17 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
 
         Returns:
-            A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
-            axes (x right, y down, z forward). Its `log_prob_kind` says what its density is worth.
-            Recalibrated, where the model's `calibration` is fitted and `calibration.enabled`.
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            camera axes (x right, y down, z forward). Its `log_prob_kind` says what its density is
+            worth. Recalibrated, where the model's `calibration` is fitted and
+            `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
                 a coordinate is boolean, complex or too large for the weights' type.
         """
         p2d, confidence = as_dtype(p2d, confidence, next(self.parameters()).dtype)
-        law = self.law(
+        distribution = self.distribution(
             keypoint_evidence(
                 p2d,
                 confidence,
@@ -68,13 +69,13 @@ class KeypointModel(nn.Module, ABC, Generic[Law]):
                 center=center,
             )
         )
-        return self.calibration(law, p2d, confidence, focal=focal, center=center)
+        return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
 
     @abstractmethod
-    def law(self, evidence: Evidence) -> Law:
-        """The law given prepared evidence with features `(..., n)`."""
+    def distribution(self, evidence: Evidence) -> D:
+        """The distribution given prepared evidence with features `(..., n)`."""
 
     @torch.no_grad()
     def fit_standardiser(self, joints: Tensor) -> None:

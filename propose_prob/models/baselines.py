@@ -59,8 +59,8 @@ class RegressionBaseline(KeypointModel[PoseFlowDistribution]):
 
     The baseline of Martinez et al. ("A simple yet effective baseline for 3d human pose estimation",
     ICCV 2017), a deterministic residual network trained by squared error. That is the likelihood of
-    a Gaussian of fixed spread; here each coordinate's spread is learned too, which makes it a law:
-    exact density, mode = mean, and a width that knows nothing of what was seen.
+    a Gaussian of fixed spread; here each coordinate's spread is learned too, which makes it a
+    distribution: exact density, mode = mean, and a width that knows nothing of what was seen.
 
     Args:
         config: Sizes.
@@ -87,12 +87,12 @@ class RegressionBaseline(KeypointModel[PoseFlowDistribution]):
         self.calibration = default_recalibration(config.joints)
         self.flow = ConditionalFlow(HomoscedasticGaussian(network, size), self.standardiser)
 
-    def law(self, evidence: Evidence) -> PoseFlowDistribution:
-        """The law given prepared evidence with features `(..., n)`."""
-        return PoseFlowDistribution(self.vector_law(evidence.features), to_pose(evidence))
+    def distribution(self, evidence: Evidence) -> PoseFlowDistribution:
+        """The distribution given prepared evidence with features `(..., n)`."""
+        return PoseFlowDistribution(self.vector_distribution(evidence.features), to_pose(evidence))
 
-    def vector_law(self, features: Tensor) -> FlowDistribution:
-        """The law of the joints' coordinates `(..., 3 (J - 1))` in the evidence's axes."""
+    def vector_distribution(self, features: Tensor) -> FlowDistribution:
+        """The distribution of the joints' coordinates `(..., 3 (J - 1))` in the evidence's axes."""
         return self.flow(features)
 
 
@@ -158,8 +158,8 @@ class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
         self.standardiser = Standardizer(size)
         self.calibration = default_recalibration(config.joints)
 
-    def law(self, evidence: Evidence) -> PoseMixtureDistribution:
-        """The law given prepared evidence with features `(..., n)`."""
+    def distribution(self, evidence: Evidence) -> PoseMixtureDistribution:
+        """The distribution given prepared evidence with features `(..., n)`."""
         logits, loc, log_scale = self._kernels(evidence.features)
         unit = self.standardiser()
         scale = (log_scale + unit.log_scale).exp()
@@ -211,15 +211,15 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
     The generator of Sharma et al. ("Monocular 3D human pose estimation by generation and ordinal
     ranking", ICCV 2019), without what ranks its samples by depth orders that only an image shows.
     The observation noise of each joint is learned by the same bound, so that no weight of its KL
-    term has to be chosen, and the law has a density, if an estimated one.
+    term has to be chosen, and the distribution has a density, if an estimated one.
 
     Args:
         config: Sizes.
 
     Example:
         >>> model = ConditionalVAE(VariationalConfig(width=32, decoder_width=16)).eval()
-        >>> law = model.conditional(torch.randn(5, 17, 2))
-        >>> law.hypotheses((2,)).shape, law.log_prob_kind
+        >>> distribution = model.conditional(torch.randn(5, 17, 2))
+        >>> distribution.hypotheses((2,)).shape, distribution.log_prob_kind
         (torch.Size([2, 5, 17, 3]), 'bound')
     """
 
@@ -257,8 +257,8 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
         """Standard deviation of each joint about its decoded place `(J - 1,)`, metres."""
         return self.log_noise.exp()
 
-    def law(self, evidence: Evidence) -> DecodedPoseDistribution:
-        """The law given prepared evidence with features `(..., n)`."""
+    def distribution(self, evidence: Evidence) -> DecodedPoseDistribution:
+        """The distribution given prepared evidence with features `(..., n)`."""
         return DecodedPoseDistribution(
             self.flow(evidence.features),
             self.bind_decoder(evidence.features),
@@ -272,7 +272,7 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
         return partial(self._joints, self.decoder.bind(self.encoder(features)))
 
     def embed(self, joints: Tensor, features: Tensor) -> Independent:
-        """Recognition law of the latent, of poses `(..., J - 1, 3)` in the evidence's axes."""
+        """Approximate posterior of the latent of poses `(..., J - 1, 3)` in the evidence's axes."""
         x = self.standardiser().inv(joints.flatten(-2))
         features = features.expand(*x.shape[:-1], features.shape[-1])
         return self.recognition(torch.cat([x, features], -1))
@@ -327,7 +327,8 @@ class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
     A score model on the standardised coordinates as in DiffPose (Holmquist and Wandt, ICCV 2023)
     and GFPose (Ci et al., CVPR 2023), with the preconditioned network, noise levels and few-step
     sampling that have been found since (see `DiffusionPoseDistribution`). It has no density. The
-    point estimate is what is denoised from no signal, the mean of the law as far as it was learned.
+    point estimate is what is denoised from no signal, the mean of the distribution as far as it was
+    learned.
 
     Source of the preconditioning: Karras et al. (NeurIPS 2022), Table 1.
 
@@ -365,8 +366,8 @@ class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
         self.standardiser = Standardizer(size)
         self.calibration = default_recalibration(config.joints)
 
-    def law(self, evidence: Evidence) -> DiffusionPoseDistribution:
-        """The law given prepared evidence with features `(..., n)`."""
+    def distribution(self, evidence: Evidence) -> DiffusionPoseDistribution:
+        """The distribution given prepared evidence with features `(..., n)`."""
         features, config = evidence.features, self.config
         levels = noise_levels(config.steps, largest=config.largest, smallest=config.smallest)
         return DiffusionPoseDistribution(

@@ -22,7 +22,7 @@ __all__ = ["PointEstimator", "Sampler", "export_onnx", "export_program"]
 
 
 class PointEstimator(nn.Module):
-    """Keypoints to the law's point estimate, as a function of tensors alone.
+    """Keypoints to the distribution's point estimate, as a function of tensors alone.
 
     Args:
         model: A model with `conditional`, for instance a `ProPose` or a `LiftingFlow`.
@@ -50,10 +50,11 @@ class PointEstimator(nn.Module):
 
 
 class Sampler(nn.Module):
-    """Keypoints and standard normal noise to samples of the law.
+    """Keypoints and standard normal noise to samples of the distribution.
 
     Args:
-        model: A model whose law is a flow or a decoded flow: `ProPose`, `LiftingFlow`, `ProHMR`.
+        model: A model whose distribution is a flow or a decoded flow: `ProPose`, `LiftingFlow`,
+            `ProHMR`.
 
     Example:
         >>> from propose_prob.models import LiftingFlow
@@ -71,22 +72,27 @@ class Sampler(nn.Module):
         """How many numbers of noise a sample takes.
 
         Raises:
-            InputError: If the law is no flow, decoded or not.
+            InputError: If the distribution is no flow, decoded or not.
         """
-        law = self.model.conditional(torch.randn(1, _joints(self.model), 2))
-        law = law.base_law if isinstance(law, RecalibratedDistribution) else law
-        if isinstance(law, DecodedPoseDistribution):
-            return law.latent.event_shape[0] + 3 * len(law.scale)
-        if isinstance(law, PoseFlowDistribution):
-            return law.flow.event_shape[0]
+        distribution = self.model.conditional(torch.randn(1, _joints(self.model), 2))
+        distribution = (
+            distribution.base_distribution
+            if isinstance(distribution, RecalibratedDistribution)
+            else distribution
+        )
+        if isinstance(distribution, DecodedPoseDistribution):
+            return distribution.latent.event_shape[0] + 3 * len(distribution.scale)
+        if isinstance(distribution, PoseFlowDistribution):
+            return distribution.flow.event_shape[0]
         raise InputError(
-            f"expected a model whose law is a flow, decoded or not, got {type(self.model).__name__}"
+            f"expected a model whose distribution is a flow, decoded or not, got "
+            f"{type(self.model).__name__}"
         )
 
     def forward(
         self, p2d: Tensor, confidence: Tensor, noise: Tensor, focal: Tensor | None = None
     ) -> Tensor:
-        """Samples `(S, B, J, 3)`, metres; of a law of rotations `(S, B, K, 6)`.
+        """Samples `(S, B, J, 3)`, metres; of a distribution of rotations `(S, B, K, 6)`.
 
         Args:
             p2d: Keypoints `(B, J, 2)`; with `focal`, relative to the principal point.
@@ -94,21 +100,21 @@ class Sampler(nn.Module):
             noise: Standard normal numbers `(S, B, noise_size())`.
             focal: Focal lengths `(B,)`, where they are known.
         """
-        law = self.model.conditional(p2d, confidence, focal=focal)
-        if isinstance(law, RecalibratedDistribution):
-            return law.moved(_draw(law.base_law, noise))
-        return _draw(law, noise)
+        distribution = self.model.conditional(p2d, confidence, focal=focal)
+        if isinstance(distribution, RecalibratedDistribution):
+            return distribution.moved(_draw(distribution.base_distribution, noise))
+        return _draw(distribution, noise)
 
 
-def _draw(law: Any, noise: Tensor) -> Tensor:
-    if isinstance(law, PoseFlowDistribution):
-        loc, scale = standard_parameters(law.flow.base_dist)
-        return law.to_pose(law.flow.transform(loc + scale * noise))
-    loc, scale = standard_parameters(law.latent.base_dist)
+def _draw(distribution: Any, noise: Tensor) -> Tensor:
+    if isinstance(distribution, PoseFlowDistribution):
+        loc, scale = standard_parameters(distribution.flow.base_dist)
+        return distribution.to_pose(distribution.flow.transform(loc + scale * noise))
+    loc, scale = standard_parameters(distribution.latent.base_dist)
     size = loc.shape[-1]
-    poses = law.decode(law.latent.transform(loc + scale * noise[..., :size]))
+    poses = distribution.decode(distribution.latent.transform(loc + scale * noise[..., :size]))
     rest = noise[..., size:].unflatten(-1, (-1, 3))
-    return poses + InsertRoot(law.root)(law.scale[..., None] * rest)
+    return poses + InsertRoot(distribution.root)(distribution.scale[..., None] * rest)
 
 
 def export_program(
@@ -127,7 +133,7 @@ def export_program(
         The program; `.module()` is callable, `torch.export.save` stores it.
 
     Raises:
-        InputError: If the model's law has no such sampler.
+        InputError: If the model's distribution has no such sampler.
 
     Example:
         >>> from propose_prob.models import RegressionBaseline
@@ -175,7 +181,7 @@ def export_onnx(
         samples: Samples that a sampler's program draws for each person.
 
     Raises:
-        InputError: If ONNX's packages are missing or the model's law has no such sampler.
+        InputError: If ONNX's packages are missing or the model's distribution has no such sampler.
 
     Example:
         >>> import tempfile
@@ -214,7 +220,7 @@ def _joints(model: Any) -> int:
 
 @contextmanager
 def _without_validation() -> Iterator[None]:
-    """Laws check their arguments by looking at numbers, which a traced program cannot."""
+    """Distributions check their arguments by looking at numbers, which a traced program cannot."""
     before = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:

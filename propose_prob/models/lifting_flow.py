@@ -1,4 +1,4 @@
-"""ProHMR's lifting variant: 2D keypoints to an exact law over 3D joints."""
+"""ProHMR's lifting variant: 2D keypoints to an exact distribution over 3D joints."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LiftingConfig:
 
 
 class LiftingFlow(nn.Module):
-    """The law of 3D joints as one flow on all their coordinates, conditioned on 2D keypoints.
+    """One flow on all coordinates of the 3D joints, conditioned on 2D keypoints.
 
     Source: ProHMR (Kolotouros et al., ICCV 2021), sec. 3.6, with the base of ProPose (eq. 7-8) by
     default.
@@ -68,8 +68,8 @@ class LiftingFlow(nn.Module):
 
     Example:
         >>> model = LiftingFlow(LiftingConfig(couplings=2, flow_width=16, width=16)).eval()
-        >>> law = model.conditional(torch.randn(5, 17, 2))
-        >>> law.sample((3,)).shape, law.log_prob(law.mode).shape
+        >>> distribution = model.conditional(torch.randn(5, 17, 2))
+        >>> distribution.sample((3,)).shape, distribution.log_prob(distribution.mode).shape
         (torch.Size([3, 5, 17, 3]), torch.Size([5]))
     """
 
@@ -107,7 +107,7 @@ class LiftingFlow(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> PoseFlowDistribution | RecalibratedDistribution:
-        """The law of the 3D pose given 2D keypoints.
+        """The distribution of the 3D pose given 2D keypoints.
 
         Args:
             p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen. Floating-point
@@ -117,17 +117,17 @@ class LiftingFlow(nn.Module):
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
 
         Returns:
-            A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
-            axes (x right, y down, z forward). Its density is exact, and with additive couplings so
-            are `mode` and `entropy`. Recalibrated, where the model's `calibration` is fitted and
-            `calibration.enabled`.
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            camera axes (x right, y down, z forward). Its density is exact, and with additive
+            couplings so are `mode` and `entropy`. Recalibrated, where the model's `calibration` is
+            fitted and `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
                 a coordinate is boolean, complex or too large for the weights' type.
         """
         p2d, confidence = as_dtype(p2d, confidence, next(self.parameters()).dtype)
-        law = self.law(
+        distribution = self.distribution(
             keypoint_evidence(
                 p2d,
                 confidence,
@@ -136,19 +136,19 @@ class LiftingFlow(nn.Module):
                 center=center,
             )
         )
-        return self.calibration(law, p2d, confidence, focal=focal, center=center)
+        return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
 
-    def law(self, evidence: Evidence) -> PoseFlowDistribution:
-        """The law given prepared evidence with features `(..., n)`."""
+    def distribution(self, evidence: Evidence) -> PoseFlowDistribution:
+        """The distribution given prepared evidence with features `(..., n)`."""
         rotation = None if evidence.rotation is None else evidence.rotation.mT
         return PoseFlowDistribution(
-            self.vector_law(evidence.features), VectorToJoints(rotation=rotation)
+            self.vector_distribution(evidence.features), VectorToJoints(rotation=rotation)
         )
 
-    def vector_law(self, features: Tensor) -> FlowDistribution:
-        """The flow law of the joints' coordinates `(..., 3 (J - 1))` in the evidence's axes."""
+    def vector_distribution(self, features: Tensor) -> FlowDistribution:
+        """The flow over the joints' coordinates `(..., 3 (J - 1))` in the evidence's axes."""
         return self.flow(self.encoder(features))
 
     @torch.no_grad()

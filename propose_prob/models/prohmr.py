@@ -38,7 +38,7 @@ __all__ = ["recalibration_features"]
 def recalibration_features(
     calibration: BaseRecalibration,
     body: Body,
-    law: PoseFlowDistribution,
+    distribution: PoseFlowDistribution,
     shape: Tensor,
     p2d: Tensor,
     confidence: Tensor | None,
@@ -51,7 +51,7 @@ def recalibration_features(
     Args:
         calibration: Says which features.
         body: Whose joints are compared with the keypoints.
-        law: Law of the rotations as trained.
+        distribution: Distribution of the rotations as trained.
         shape: Shape coefficients `(..., S)` of the body; of another, they leave it average.
         p2d: Keypoints `(..., J, 2)` as the model was given them.
         confidence: As the model was given it.
@@ -59,12 +59,12 @@ def recalibration_features(
         center: As the model was given it.
     """
     visible = visible_joints(p2d, confidence)
-    theta = matrix_from_6d(law.centre)
+    theta = matrix_from_6d(distribution.centre)
     joints = body.regress(body(theta, shape if shape.shape[-1] == body.num_shape else None))
     residual, _ = reprojection_residual_and_rays(
         joints - joints[..., :1, :], p2d, visible, focal, center
     )
-    return calibration.features(law, visible, focal is not None, residual)
+    return calibration.features(distribution, visible, focal is not None, residual)
 
 
 #: Size of a person in normalised keypoints per metre of body: where the camera head starts.
@@ -132,7 +132,8 @@ class BodyEstimate(NamedTuple):
     """What the evidence says about a body.
 
     Attributes:
-        law: Law of the joint rotations as 6D numbers, batch shape `(...)`, event shape `(K, 6)`.
+        distribution: Distribution of the joint rotations as 6D numbers, batch shape `(...)`, event
+            shape `(K, 6)`.
         shape: Point estimate of the shape coefficients `(..., S)`.
         camera: Weak-perspective camera `(..., 3)`: scale (keypoint units per metre) and the place
             of the body's origin (keypoint units); a point `X` is seen near `scale * X[:2] + place`.
@@ -140,22 +141,22 @@ class BodyEstimate(NamedTuple):
 
     Example:
         >>> estimate = ProHMR().eval().estimate(torch.randn(5, 17, 2))
-        >>> estimate.law.mode.shape, estimate.camera.shape, estimate.translation
+        >>> estimate.distribution.mode.shape, estimate.camera.shape, estimate.translation
         (torch.Size([5, 24, 6]), torch.Size([5, 3]), None)
     """
 
-    law: PoseFlowDistribution
+    distribution: PoseFlowDistribution
     shape: Tensor
     camera: Tensor
     translation: Tensor | None
 
 
 class ProHMR(nn.Module):
-    """ProHMR (Kolotouros et al., ICCV 2021): evidence to a law over body pose, shape and camera.
+    """ProHMR (Kolotouros et al., ICCV 2021): evidence to body pose, shape and camera.
 
-    The law is a flow of ActNorm, LU linear and additive coupling blocks over 6D rotations, so that
-    its density is exact and its mode known in closed form (eq. 3-4). With the default base, a
-    Gaussian read off the evidence (ProPose's PAGD), each input has its own entropy; with the
+    The distribution is a flow of ActNorm, LU linear and additive coupling blocks over 6D rotations,
+    so that its density is exact and its mode known in closed form (eq. 3-4). With the default base,
+    a Gaussian read off the evidence (ProPose's PAGD), each input has its own entropy; with the
     paper's N(0, I) all have the same.
 
     Args:
@@ -168,8 +169,8 @@ class ProHMR(nn.Module):
 
     Example:
         >>> model = ProHMR(ProHMRConfig(flow_width=32, width=32)).eval()
-        >>> law = model.conditional(torch.randn(5, 17, 2))
-        >>> law.mode.shape, law.sample((2,)).shape, law.log_prob(law.mode).shape
+        >>> dist = model.conditional(torch.randn(5, 17, 2))
+        >>> dist.mode.shape, dist.sample((2,)).shape, dist.log_prob(dist.mode).shape
         (torch.Size([5, 24, 6]), torch.Size([2, 5, 24, 6]), torch.Size([5]))
     """
 
@@ -230,7 +231,7 @@ class ProHMR(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> PoseFlowDistribution:
-        """The law of the body's pose given 2D keypoints.
+        """The distribution of the body's pose given 2D keypoints.
 
         Args:
             p2d: Keypoints `(..., J, 2)`, any pixel unit, y down, of any real type. NaN: not seen.
@@ -239,16 +240,16 @@ class ProHMR(nn.Module):
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
 
         Returns:
-            A law with batch shape `(...)` and event shape `(K, 6)`: local rotations in SMPL's
-            convention, 6D (`geometry.rotations.matrix_from_6d`), the first one the orientation in
-            camera axes (x right, y down, z forward). Its density is exact. Recalibrated, where the
-            model's `calibration` is fitted and `calibration.enabled`.
+            A distribution with batch shape `(...)` and event shape `(K, 6)`: local rotations in
+            SMPL's convention, 6D (`geometry.rotations.matrix_from_6d`), the first one the
+            orientation in camera axes (x right, y down, z forward). Its density is exact.
+            Recalibrated, where the model's `calibration` is fitted and `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, a
                 number is none that the weights' type holds, or the model reads no keypoints.
         """
-        return self.estimate(p2d, confidence, focal=focal, center=center).law
+        return self.estimate(p2d, confidence, focal=focal, center=center).distribution
 
     forward = conditional
 
@@ -260,7 +261,7 @@ class ProHMR(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> BodyEstimate:
-        """The law together with point estimates of shape and camera; see `conditional`."""
+        """The distribution together with point estimates of shape and camera; see `conditional`."""
         if self.config.encoder != "keypoints":
             raise InputError("this model's encoder does not read keypoints; use .given(input)")
         p2d, confidence = as_dtype(p2d, confidence, next(self.parameters()).dtype)
@@ -269,13 +270,20 @@ class ProHMR(nn.Module):
         )
         context = self.encoder(evidence.features)
         rotation = None if evidence.rotation is None else evidence.rotation.mT
-        law = PoseFlowDistribution(self.flow(context), VectorToRotations(rotation))
+        distribution = PoseFlowDistribution(self.flow(context), VectorToRotations(rotation))
         shape, weak = self.shape_and_camera(context)
         if self.calibration.active:
             features = recalibration_features(
-                self.calibration, self.body, law, shape, p2d, confidence, focal=focal, center=center
+                self.calibration,
+                self.body,
+                distribution,
+                shape,
+                p2d,
+                confidence,
+                focal=focal,
+                center=center,
             )
-            law = self.calibration(law, features)
+            distribution = self.calibration(distribution, features)
         camera = camera_in_keypoints(weak, evidence)
         translation = None
         if rotation is not None:
@@ -286,7 +294,7 @@ class ProHMR(nn.Module):
             middle = torch.as_tensor(center, dtype=p2d.dtype, device=p2d.device)
             z = translation[..., 2:]
             camera = torch.cat([length / z, middle + length * translation[..., :2] / z], -1)
-        return BodyEstimate(law, shape, camera, translation)
+        return BodyEstimate(distribution, shape, camera, translation)
 
     def told(
         self,
@@ -303,7 +311,7 @@ class ProHMR(nn.Module):
         finally:
             self.calibration.enabled = enabled
         return recalibration_features(
-            self.calibration, self.body, found.law, found.shape, p2d, confidence,
+            self.calibration, self.body, found.distribution, found.shape, p2d, confidence,
             focal=focal, center=center,
         )  # fmt: skip
 
@@ -316,7 +324,7 @@ class ProHMR(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> BodyEstimate:
-        """The law with point estimates of shape and camera, given crops of people.
+        """The distribution with point estimates of shape and camera, given crops of people.
 
         A crop does not show where in the image it was cut: the network's answer is in the axes of
         the crop's own camera, which looks at the crop's middle (`images.crops`). With known
@@ -331,8 +339,8 @@ class ProHMR(nn.Module):
             center: Principal point, pixels of the image, `(2,)` or `(B, 2)`; used with `focal`.
 
         Returns:
-            The law, event shape `(K, 6)`; shape; weak-perspective camera in the image's pixels;
-            with `focal` the translation.
+            The distribution, event shape `(K, 6)`; shape; weak-perspective camera in the image's
+            pixels; with `focal` the translation.
 
         Raises:
             InputError: If a shape is wrong, a side or focal length is not positive, or the model's
@@ -377,30 +385,30 @@ class ProHMR(nn.Module):
         z = translation[:, 2:]
         place = middle - offset + length[:, None] * translation[:, :2] / z
         camera = torch.cat([length[:, None] / z, place], -1)
-        law = PoseFlowDistribution(self.flow(context), VectorToRotations(turn.mT))
-        return BodyEstimate(law, shape, camera, translation)
+        distribution = PoseFlowDistribution(self.flow(context), VectorToRotations(turn.mT))
+        return BodyEstimate(distribution, shape, camera, translation)
 
     def given(self, x: Tensor) -> PoseFlowDistribution:
-        """The law given whatever the encoder reads.
+        """The distribution given whatever the encoder reads.
 
         Args:
             x: The encoder's input: evidence features `(..., 3 J + 2)` by default, or for a custom
                 encoder feature vectors, images, ...
 
         Returns:
-            The law, in the axes that the encoder was trained for.
+            The distribution, in the axes that the encoder was trained for.
         """
         return PoseFlowDistribution(self.flow(self.encoder(x)), VectorToRotations())
 
-    def law(self, evidence: Evidence) -> PoseFlowDistribution:
-        """The law given prepared evidence with features `(..., n)`."""
+    def distribution(self, evidence: Evidence) -> PoseFlowDistribution:
+        """The distribution given prepared evidence with features `(..., n)`."""
         rotation = None if evidence.rotation is None else evidence.rotation.mT
         return PoseFlowDistribution(
-            self.vector_law(self.encoder(evidence.features)), VectorToRotations(rotation)
+            self.vector_distribution(self.encoder(evidence.features)), VectorToRotations(rotation)
         )
 
-    def vector_law(self, context: Tensor) -> FlowDistribution:
-        """The flow law of the 6D numbers `(..., 6 K)` for contexts `(..., m)`."""
+    def vector_distribution(self, context: Tensor) -> FlowDistribution:
+        """The flow distribution of the 6D numbers `(..., 6 K)` for contexts `(..., m)`."""
         return self.flow(context)
 
     def shape_and_camera(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -419,7 +427,7 @@ class ProHMRJoints(nn.Module):
     """Root-relative joints of a body posed by ProHMR, so that it stands beside models of joints.
 
     Args:
-        model: Gives the law of rotations, and the shape.
+        model: Gives the distribution of rotations, and the shape.
         body: Body that is posed, `SkeletonBody` by default. The model's shape coefficients are of
             the body that it was trained with; a body with another number of them is left average.
         joint_set: Which joints, one of the body's regressors; its first joint is the root.
@@ -448,14 +456,16 @@ class ProHMRJoints(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> PushforwardDistribution:
-        """The law of root-relative joints `(J, 3)`, metres, camera axes; see `ProHMR.conditional`.
+        """Distribution of root-relative joints `(J, 3)`, metres, camera axes; see `ProHMR`.
 
         It can be sampled and has a point estimate (the joints of the mode), but no density.
         """
         estimate = self.model.estimate(p2d, confidence, focal=focal, center=center)
         shape = estimate.shape if self.body.num_shape == estimate.shape.shape[-1] else None
         joints = get_skeleton(self.joint_set).num_joints
-        return PushforwardDistribution(estimate.law, partial(self._joints, shape), (joints, 3))
+        return PushforwardDistribution(
+            estimate.distribution, partial(self._joints, shape), (joints, 3)
+        )
 
     forward = conditional
 

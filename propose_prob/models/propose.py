@@ -1,4 +1,4 @@
-"""ProPose: a pose law from two instance-level Gaussians and a flow between them."""
+"""ProPose: a pose distribution from two instance-level Gaussians and a flow between them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class PoseDecoder(nn.Module):
 
 
 class ProPose(nn.Module):
-    """ProPose (Han, Kim, Lee; AAAI 2025): 2D keypoints to a law over 3D poses.
+    """ProPose (Han, Kim, Lee; AAAI 2025): 2D keypoints to a distribution over 3D poses.
 
     `g` and `k` (PILGD learner) embed a 3D pose, given its 2D pose, in a small latent; `q`, `v` and
     `h` (PAGD learner) read a Gaussian off the 2D pose; the flow `f` connects the two.
@@ -109,8 +109,8 @@ class ProPose(nn.Module):
 
     Example:
         >>> model = ProPose(ProPoseConfig(couplings=2, width=16, decoder_width=16, code=8)).eval()
-        >>> law = model.conditional(torch.randn(5, 17, 2))
-        >>> law.sample((3,)).shape, law.log_prob_kind
+        >>> distribution = model.conditional(torch.randn(5, 17, 2))
+        >>> distribution.sample((3,)).shape, distribution.log_prob_kind
         (torch.Size([3, 5, 17, 3]), 'bound')
     """
 
@@ -183,7 +183,7 @@ class ProPose(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> DecodedPoseDistribution | RecalibratedDistribution:
-        """The law of the 3D pose given 2D keypoints.
+        """The distribution of the 3D pose given 2D keypoints.
 
         Args:
             p2d: Keypoints `(..., J, 2)`, any pixel unit, y down. NaN means not seen. Floating-point
@@ -194,9 +194,9 @@ class ProPose(nn.Module):
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
 
         Returns:
-            A law with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative, camera
-            axes (x right, y down, z forward). Recalibrated, where the model's `calibration` is
-            fitted and `calibration.enabled`.
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            camera axes (x right, y down, z forward). Recalibrated, where the model's `calibration`
+            is fitted and `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
@@ -210,24 +210,24 @@ class ProPose(nn.Module):
             focal=focal,
             center=center,
         )
-        law = self.law(evidence)
-        return self.calibration(law, p2d, confidence, focal=focal, center=center)
+        distribution = self.distribution(evidence)
+        return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
 
-    def law(self, evidence: Evidence) -> DecodedPoseDistribution:
-        """The law given prepared evidence with features `(..., n)`."""
+    def distribution(self, evidence: Evidence) -> DecodedPoseDistribution:
+        """The distribution given prepared evidence with features `(..., n)`."""
         rotation = None if evidence.rotation is None else evidence.rotation.mT
         return DecodedPoseDistribution(
-            self.latent_law(evidence.features),
+            self.latent_distribution(evidence.features),
             self.bind_decoder(evidence.features),
             self.noise_scale,
             encoder=partial(self._centre, evidence.features),
             rotation=rotation,
         )
 
-    def latent_law(self, features: Tensor) -> FlowDistribution:
-        """The flow law of `w` for evidence features `(..., n)` (eq. 9)."""
+    def latent_distribution(self, features: Tensor) -> FlowDistribution:
+        """The flow distribution of `w` for evidence features `(..., n)` (eq. 9)."""
         return self.flow(self.encoder2d(features))
 
     def bind_decoder(self, features: Tensor) -> Callable[[Tensor], Tensor]:

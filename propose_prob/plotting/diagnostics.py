@@ -1,4 +1,4 @@
-"""Plots of what an evaluation says about a law, one function each on matplotlib axes.
+"""Plots of what an evaluation says about a distribution, one function each on matplotlib axes.
 
 Numbers come in as `propose_prob.evaluation` gives them; lengths go in in metres (or millimetres
 where the report has them so) and are drawn in millimetres.
@@ -34,9 +34,9 @@ _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def draw_calibration(ax: Axes, curves: Mapping[str, Calibration], *, joints: bool = True) -> None:
-    """Calibration curves: how often the truth lies within each quantile of the law.
+    """Calibration curves: how often the truth lies within each quantile of the distribution.
 
-    Above the diagonal a law is too wide, below it too narrow.
+    Above the diagonal a distribution is too wide, below it too narrow.
 
     Args:
         ax: Where to draw.
@@ -68,7 +68,7 @@ def draw_calibration(ax: Axes, curves: Mapping[str, Calibration], *, joints: boo
     ax.text(0.04, 0.66, "too wide", color=FAINT, transform=ax.transAxes)
     ax.text(0.70, 0.36, "too narrow", color=FAINT, transform=ax.transAxes)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.set_xlabel("quantile of the law")
+    ax.set_xlabel("quantile of the distribution")
     ax.set_ylabel("share of truths within it")
     ax.legend(loc="upper left", frameon=False, fontsize="small")
 
@@ -97,7 +97,7 @@ def draw_pit(ax: Axes, density: Tensor) -> None:
     for axis, (name, colour) in enumerate(zip(("across", "down", "depth"), _LINES, strict=False)):
         ax.stairs(heights[:, axis], edges, color=colour, linewidth=1.8, label=name, zorder=2)
     ax.set(xlim=(0, 1), ylim=(0, max(2.0, 1.25 * float(np.nanmax(heights)))))
-    ax.set_xlabel("place of the truth in the law of its coordinate")
+    ax.set_xlabel("place of the truth in the distribution of its coordinate")
     ax.set_ylabel("density (1 is right)")
     ax.legend(loc="upper center", ncols=3, frameon=False, fontsize="small")
 
@@ -134,9 +134,9 @@ def draw_best_of(ax: Axes, curves: Mapping[str, Mapping[int, float]]) -> None:
 def draw_spread_error(ax: Axes, result: SpreadError) -> None:
     """Mean error against mean spread of groups of equally many joints.
 
-    A law whose spread is right on average lies on the line: the root mean square distance of the
-    truth to the mean of a right law is its spread, and the mean distance of a Gaussian in three
-    dimensions is 0.92 of that.
+    A distribution whose spread is right on average lies on the line: the root mean square distance
+    of the truth to the mean of a right distribution is its spread, and the mean distance of a
+    Gaussian in three dimensions is 0.92 of that.
 
     Args:
         ax: Where to draw.
@@ -157,7 +157,7 @@ def draw_spread_error(ax: Axes, result: SpreadError) -> None:
     ax.text(0.04, 0.93, f"rank correlation {result.spearman:.2f}", color=INK,
             transform=ax.transAxes, va="top")  # fmt: skip
     ax.set(xlim=(0, largest), ylim=(0, largest), aspect="equal")
-    ax.set_xlabel("spread of the law (mm)")
+    ax.set_xlabel("spread of the distribution (mm)")
     ax.set_ylabel("error of the mean of samples (mm)")
 
 

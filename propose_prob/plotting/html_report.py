@@ -72,7 +72,8 @@ def report_page(
         >>> from propose_prob.evaluation import CMU17Set, Protocol, evaluate
         >>> data = CMU17Set(propose_prob.datasets.load_cmu17("val"), stride=1500)
         >>> protocol = Protocol(
-        ...     "CMU17", "val", keypoints="exact", num_samples=20, samples="law", frame_stride=1500
+        ...     "CMU17", "val", keypoints="exact", num_samples=20,
+        ...     samples="distribution", frame_stride=1500
         ... )
         >>> report = evaluate(propose_prob.load("prohmr-lifting-cmu17"), data, protocol)
         >>> page = report_page(report, model="lifting flow", skeleton=data.skeleton)
@@ -87,7 +88,7 @@ def report_page(
             "What was measured", f"<p>{_text(report.protocol.describe())}</p>", _settings(report)
         ),
         _section("Errors", _errors(report)),
-        _section("The law", _law(report), _coverage(report)),
+        _section("The distribution", _distribution(report), _coverage(report)),
         _section("Calibration", _calibration(report)),
         _section("Hypotheses and spread", _spread(report)),
         _section("Joints", _joints(report)),
@@ -111,7 +112,8 @@ def _summary(report: Report) -> str:
     width = "too wide" if signed > 0 else "too narrow"
     verdict = "close to calibrated" if error < 0.03 else f"rather {width}"
     return (
-        f"{report.num_items} poses, {report.protocol.num_samples} samples each. On average the law "
+        f"{report.num_items} poses, {report.protocol.num_samples} samples each. On average the "
+        f"distribution "
         f"is {verdict}: its calibration error is {error:.3f} ({signed:+.3f}). A minimum over "
         "samples rewards a wrong spread, so it stands beside scores that do not."
     )
@@ -165,7 +167,7 @@ def _errors(report: Report) -> str:
     return _table(titles, rows)
 
 
-def _law(report: Report) -> str:
+def _distribution(report: Report) -> str:
     columns = _columns(report)
     rows = [
         [
@@ -196,7 +198,8 @@ def _calibration(report: Report) -> str:
         curves = {"all joints": curves["all"]}
     return _figures(
         (
-            "Above the diagonal the law is too wide, below it too narrow. Thin lines: joints.",
+            "Above the diagonal the distribution is too wide, below it too narrow. Thin lines: "
+            "joints.",
             lambda ax: draw_calibration(ax, curves),
         ),
         (
@@ -210,10 +213,10 @@ def _spread(report: Report) -> str:
     return _figures(
         (
             "Expected error of the best of m: it falls for any spread, right or wrong.",
-            lambda ax: draw_best_of(ax, {"law": report.best_of}),
+            lambda ax: draw_best_of(ax, {"distribution": report.best_of}),
         ),
         (
-            "A law that is right on average lies on the dashed line.",
+            "A distribution that is right on average lies on the dashed line.",
             lambda ax: draw_spread_error(ax, report.sharpness),
         ),
         (

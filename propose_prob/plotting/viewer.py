@@ -160,7 +160,9 @@ def _counted(result: StoredResult) -> str:
     draws = result.arrays.get("hypothesis", result.arrays.get("pose"))
     text = f"{people} {'person' if people == 1 else 'people'}, {frames} "
     text += "frame" if frames == 1 else "frames"
-    return text + (f", {draws.shape[1]} draws of the law each" if draws is not None else "")
+    return text + (
+        f", {draws.shape[1]} draws of the distribution each" if draws is not None else ""
+    )
 
 
 def _check(

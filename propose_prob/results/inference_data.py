@@ -15,7 +15,7 @@ __all__ = ["to_inference_data"]
 
 
 def to_inference_data(
-    law: Any,
+    distribution: Any,
     samples: Tensor,
     *,
     joint_names: Sequence[str],
@@ -27,12 +27,12 @@ def to_inference_data(
 ) -> Any:
     """Pose samples as ArviZ `InferenceData`.
 
-    Draws from a law are independent, so they make one chain. ArviZ is imported here and not before:
-    it takes seconds.
+    Draws from a distribution are independent, so they make one chain. ArviZ is imported here and
+    not before: it takes seconds.
 
     Args:
-        law: The law that was sampled, event shape `(J, 3)`; its `point_estimate` is stored where it
-            has one. None leaves it out.
+        distribution: The distribution that was sampled, event shape `(J, 3)`; its `point_estimate`
+            is stored where it has one. None leaves it out.
         samples: `(S, J, 3)`, or `(S, B, J, 3)` for `B` people; metres.
         joint_names: Names of the J joints.
         keypoints: The 2D evidence, `(J, 2)` or `(B, J, 2)`; NaN where not seen.
@@ -68,7 +68,7 @@ def to_inference_data(
         "pose": samples.movedim(0, 1),
         "spread": (samples - samples.mean(0)).square().sum(-1).mean(0).sqrt(),
     }
-    point = getattr(law, "point_estimate", None)
+    point = getattr(distribution, "point_estimate", None)
     for name, value, shape in (
         ("point_estimate", point, (count, len(joint_names), 3)),
         ("keypoints", keypoints, (count, len(joint_names), 2)),

@@ -54,10 +54,11 @@ VARIABLES: Mapping[str, Variable] = {
         "sample_stats",
         ("draw",),
         "nat",
-        "log-density of each draw under the law; how exact, the attribute log_prob_kind says",
+        "log-density of each draw under the distribution; how exact, the attribute log_prob_kind "
+        "says",
     ),
     "point_estimate": Variable(
-        "constant_data", ("joint", "axis"), "m", "point estimate of the law (not a mode)"
+        "constant_data", ("joint", "axis"), "m", "point estimate of the distribution (not a mode)"
     ),
     "spread": Variable(
         "constant_data",

@@ -1,4 +1,4 @@
-"""Completion: the law of a whole pose where some of its joints or bones are known in 3D."""
+"""Completion: a whole pose where some of its joints or bones are known in 3D."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CompletionModel = Callable[[Tensor | None, Tensor | None], None]
 
 @dataclass(frozen=True, eq=False)
 class CompletedPose:
-    """Laws of whole poses, given what was known of them; `B` poses.
+    """Distributions of whole poses, given what was known of them; `B` poses.
 
     Attributes:
-        law: Weighted draws of what the given law was over, joints `(J, 3)` or 6D rotations
-            `(K, 6)`.
+        distribution: Weighted draws of what the given distribution was over, joints `(J, 3)` or 6D
+            rotations `(K, 6)`.
         joints: Weighted draws of the joints in which positions were given, metres; the same draws
             in the same order.
         k_hat: Whether the weights can be trusted, `(B,)`: below 0.7 they can (see
@@ -42,15 +42,15 @@ class CompletedPose:
         posterior: All sites, and what ArviZ needs.
 
     Example:
-        >>> law = dist.Normal(torch.zeros(2, 17, 3), 0.3).to_event(2)
+        >>> distribution = dist.Normal(torch.zeros(2, 17, 3), 0.3).to_event(2)
         >>> known = torch.full((2, 17, 3), torch.nan)
         >>> known[:, 13] = torch.tensor([0.2, -0.1, 0.4])
-        >>> completed = complete(law, known, num_samples=200)
+        >>> completed = complete(distribution, known, num_samples=200)
         >>> completed.joints.sample((5,)).shape, completed.k_hat.shape
         (torch.Size([5, 2, 17, 3]), torch.Size([2]))
     """
 
-    law: EmpiricalDistribution
+    distribution: EmpiricalDistribution
     joints: EmpiricalDistribution
     k_hat: Tensor | None
     effective_sample_size: Tensor
@@ -58,7 +58,7 @@ class CompletedPose:
 
 
 def complete_pose(
-    law: Any,
+    distribution: Any,
     *,
     scale: float | Tensor = 0.01,
     orientation_scale: float = 0.05,
@@ -70,21 +70,23 @@ def complete_pose(
 ) -> CompletionModel:
     r"""The Pyro model of a pose of which some joints, or orientations of bones, were measured.
 
-    Sites: `pose`, the law's; `offset` `(3,)` where the place is free; `shape` of a body where it is
+    Sites: `pose`, the distribution's; `offset` `(3,)` where the place is free; `shape` of a body
+        where it is
     not given; `known` and `orientations`, observed. Deterministic: `joints`.
 
     An orientation `R` counts with :math:`-|R - Q|_F^2 / 4 s^2`, which is :math:`-\alpha^2 / 2 s^2`
     for small angles :math:`\alpha` between it and the measured `Q`.
 
     Args:
-        law: Law of root-relative joints, event shape `(J, 3)`, or of 6D rotations, `(K, 6)`, batch
-            shape `(B,)` or `()`.
+        distribution: Distribution of root-relative joints, event shape `(J, 3)`, or of 6D
+            rotations, `(K, 6)`, batch shape `(B,)` or `()`.
         scale: Standard deviation of a known joint's coordinates, metres, a number or `(B, J)`.
         orientation_scale: Standard deviation of a known orientation, radians.
         kind: Kernel of both errors; a robust one bears wrong markers.
         free_place: Whether positions are in the sensor's own place, so that where the pose stands
-            is unknown, rather than relative to its root. The axes are the law's in any case.
-        body: What a law of rotations poses, `SkeletonBody()` by default.
+            is unknown, rather than relative to its root. The axes are the distribution's in any
+            case.
+        body: What a distribution of rotations poses, `SkeletonBody()` by default.
         shape: Its shape, `(num_shape,)` or `(B, num_shape)`; unknown, N(0, I), by default.
         joint_set: Which of the body's joint sets positions are in, one of its regressors; its own
             joints by default.
@@ -94,7 +96,7 @@ def complete_pose(
         `(B, K, 3, 3)` of the body's joints, NaN where unknown; either may be None.
 
     Raises:
-        InputError: If the law is over neither, or an option does not fit it.
+        InputError: If the distribution is over neither, or an option does not fit it.
 
     Example:
         >>> from propose_prob.inference import map_estimate
@@ -105,10 +107,11 @@ def complete_pose(
         >>> found[0, 13].round(decimals=1)
         tensor([ 0.2000, -0.1000,  0.4000])
     """
-    event = tuple(law.event_shape)
+    event = tuple(distribution.event_shape)
     if len(event) != 2 or event[1] not in (3, 6):
         raise InputError(
-            f"expected a law of joints (J, 3) or 6D rotations (K, 6), got event shape {event}"
+            f"expected a distribution of joints (J, 3) or 6D rotations (K, 6), got event shape "
+            f"{event}"
         )
     if not bool((torch.as_tensor(scale) > 0).all()) or not 0 < orientation_scale < math.inf:
         raise InputError(
@@ -116,7 +119,9 @@ def complete_pose(
         )
     posed = event[1] == 6
     if not posed and not (body is None and shape is None and joint_set is None):
-        raise InputError("body, shape and joint_set go with a law of rotations, got one of joints")
+        raise InputError(
+            "body, shape and joint_set go with a distribution of rotations, got one of joints"
+        )
     frame = body or SkeletonBody()
     if posed and joint_set is not None and joint_set not in frame.regressors:
         known_sets = ", ".join(frame.regressors) or "none"
@@ -125,9 +130,11 @@ def complete_pose(
     def model(known: Tensor | None, orientations: Tensor | None) -> None:
         given = _first(known, orientations)
         if orientations is not None and not posed:
-            raise InputError("orientations of bones go with a law of rotations, got one of joints")
+            raise InputError(
+                "orientations of bones go with a distribution of rotations, got one of joints"
+            )
         with pyro.plate("problems", len(given)):
-            pose = pyro.sample("pose", law)
+            pose = pyro.sample("pose", distribution)
             joints, turned = pose, None
             if posed:
                 coefficients = shape
@@ -156,7 +163,7 @@ def complete_pose(
 
 
 def complete(
-    law: Any,
+    distribution: Any,
     known: Tensor | None = None,
     *,
     orientations: Tensor | None = None,
@@ -171,44 +178,45 @@ def complete(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> CompletedPose:
-    """Condition a law on joints that a depth sensor or markers saw, or bones that an IMU turned.
+    """Condition on joints that a depth sensor or markers saw, or bones that an IMU turned.
 
-    Laws that are given 2D and 3D of the same moment hold what the 2D says; the 3D is multiplied in.
+    Distributions that are given 2D and 3D of the same moment hold what the 2D says; the 3D is
+    multiplied in.
 
     Args:
-        law: Law of joints or of rotations; see `complete_pose`.
-        known: Positions `(B, J, 3)`, metres, the law's axes; NaN where unknown.
+        distribution: Distribution of joints or of rotations; see `complete_pose`.
+        known: Positions `(B, J, 3)`, metres, the distribution's axes; NaN where unknown.
         orientations: Global orientations `(B, K, 3, 3)` of a body's joints; NaN where unknown.
         scale: Standard deviation of a known joint's coordinates, metres.
         orientation_scale: Standard deviation of an orientation, radians.
         kind: Kernel of both errors.
         free_place: Whether where the pose stands is unknown.
-        body: What a law of rotations poses.
+        body: What a distribution of rotations poses.
         shape: Its shape, where known.
-        joint_set: Joint set of the positions, for a law of rotations.
+        joint_set: Joint set of the positions, for a distribution of rotations.
         method: How to draw; see `inference.posteriors`. Weights of importance sampling degenerate
             where many numbers bend strongly: look at `k_hat`, and take `"nuts"` then.
         num_samples: Draws for each pose.
         seed: Of the draws.
 
     Returns:
-        The laws of the whole poses.
+        The distributions of the whole poses.
 
     Raises:
         InputError: If nothing is known of a pose, a shape does not fit, or an option is wrong.
 
     Example:
-        >>> law = dist.Normal(torch.zeros(2, 17, 3), 0.3).to_event(2)
+        >>> distribution = dist.Normal(torch.zeros(2, 17, 3), 0.3).to_event(2)
         >>> known = torch.full((2, 17, 3), torch.nan)
         >>> known[:, 13] = torch.tensor([0.2, -0.1, 0.4])
-        >>> completed = complete(law, known, num_samples=200)
-        >>> completed.law.sample((5,)).shape
+        >>> completed = complete(distribution, known, num_samples=200)
+        >>> completed.distribution.sample((5,)).shape
         torch.Size([5, 2, 17, 3])
-        >>> bool((completed.law.mean[:, 13] - known[:, 13]).norm(dim=-1).max() < 0.01)
+        >>> bool((completed.distribution.mean[:, 13] - known[:, 13]).norm(dim=-1).max() < 0.01)
         True
     """
     model = complete_pose(
-        law,
+        distribution,
         scale=scale,
         orientation_scale=orientation_scale,
         kind=kind,
@@ -217,11 +225,11 @@ def complete(
         shape=shape,
         joint_set=joint_set,
     )
-    _check_known(law, known, orientations)
+    _check_known(distribution, known, orientations)
     found = posterior(model, known, orientations, method=method, num_samples=num_samples, seed=seed)
     return CompletedPose(
-        law=found.laws["pose"],
-        joints=found.laws["joints"],
+        distribution=found.distributions["pose"],
+        joints=found.distributions["joints"],
         k_hat=found.k_hat,
         effective_sample_size=found.effective_sample_size,
         posterior=found,
@@ -235,7 +243,7 @@ def _first(known: Tensor | None, orientations: Tensor | None) -> Tensor:
     return given
 
 
-def _check_known(law: Any, known: Tensor | None, orientations: Tensor | None) -> None:
+def _check_known(distribution: Any, known: Tensor | None, orientations: Tensor | None) -> None:
     count = len(_first(known, orientations))
     something = torch.zeros(count, dtype=torch.bool)
     for name, value, event in (("known", known, (3,)), ("orientations", orientations, (3, 3))):
@@ -248,9 +256,10 @@ def _check_known(law: Any, known: Tensor | None, orientations: Tensor | None) ->
             raise InputError(f"expected {name} finite, or NaN where unknown, got infinite ones")
         there = ~value.isnan().flatten(2).any(-1)
         something |= there.any(-1).cpu()
-    if law.batch_shape not in ((), (count,)):
+    if distribution.batch_shape not in ((), (count,)):
         raise InputError(
-            f"expected a law with batch shape ({count},), got {tuple(law.batch_shape)}"
+            f"expected a distribution with batch shape ({count},), got "
+            f"{tuple(distribution.batch_shape)}"
         )
     if not bool(something.all()):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Fitting: the body that explains 2D keypoints best, under a law over its pose."""
+"""Fitting: the body that explains 2D keypoints best, under a distribution over its pose."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class FittedBody:
         vertices: Surface `(B, V, 3)`, as `joints`, where the body has one and it was asked for.
         log_density: What was maximised, `(B,)`, nats.
         converged: Whether the optimisation ended at a stationary point, `(B,)`.
-        law: The law that the pose was fitted under.
+        distribution: The distribution that the pose was fitted under.
 
     Example:
         >>> from propose_prob.tasks import generic_prior
@@ -81,14 +81,14 @@ class FittedBody:
     vertices: Tensor | None
     log_density: Tensor
     converged: Tensor
-    law: Any
+    distribution: Any
 
     def __len__(self) -> int:
         return len(self.theta)
 
 
 def fit_body(
-    law: Any,
+    distribution: Any,
     body: Body,
     *,
     joint_set: str = "h36m_17",
@@ -101,22 +101,23 @@ def fit_body(
     r"""The Pyro model of a body that was seen as 2D keypoints.
 
     .. math::
-        \theta \sim \text{law}, \quad \beta \sim N(0, I), \quad \text{view} \sim N, \quad
+        \theta \sim \text{distribution}, \quad \beta \sim N(0, I), \quad \text{view} \sim N, \quad
         \text{keypoints} \sim \text{kernel}(\text{project}(\text{body}(\theta, \beta)))
 
     Source: ProHMR (Kolotouros et al., ICCV 2021), eq. 11. Sites: `theta` `(K, 6)`; `shape` `(S,)`;
     `view` `(3,)`, logarithm of the image scale and place of the body's origin in the image, with a
-    wide normal law about where and how large the keypoints are; `log_focal` where the focal length
-    is uncertain; `keypoints`, observed. Deterministic: `rotations`, `translation`, `focal` (full
-    perspective only), `joints`, `projected`.
+    wide normal distribution about where and how large the keypoints are; `log_focal` where the
+    focal length is uncertain; `keypoints`, observed. Deterministic: `rotations`, `translation`,
+    `focal` (full perspective only), `joints`, `projected`.
 
-    With ProHMR's law the keypoints count twice, in the law and in their likelihood: the maximum is
-    a regularised fit, as published, and not the mode of a posterior. With a prior that did not see
+    With ProHMR's distribution the keypoints count twice, in the distribution and in their
+    likelihood: the maximum is a regularised fit, as published, and not the mode of a posterior.
+        With a prior that did not see
     them (`generic_prior`) it is one.
 
     Args:
-        law: Law of 6D rotations, batch shape `(B,)` or `()`, event shape `(K, 6)`, the first one
-            the orientation in camera axes. Nothing else is asked of it.
+        distribution: Distribution of 6D rotations, batch shape `(B,)` or `()`, event shape `(K,
+            6)`, the first one the orientation in camera axes. Nothing else is asked of it.
         body: What is posed.
         joint_set: Joint set of the keypoints; one of the body's regressors.
         focal: Focal length in the unit of the keypoints, a number or `(B,)`; None for a
@@ -133,8 +134,8 @@ def fit_body(
         `map_estimate`, NUTS or importance sampling.
 
     Raises:
-        InputError: If the law is not over 6D rotations, the body cannot give the joint set, or a
-            number is out of range.
+        InputError: If the distribution is not over 6D rotations, the body cannot give the joint
+            set, or a number is out of range.
 
     Example:
         >>> from propose_prob.tasks import generic_prior
@@ -144,14 +145,14 @@ def fit_body(
         >>> result.values["rotations"].shape, result.values["translation"].shape
         (torch.Size([2, 24, 3, 3]), torch.Size([2, 3]))
     """
-    _check_model(law, body, joint_set, focal, focal_spread, scale)
+    _check_model(distribution, body, joint_set, focal, focal_spread, scale)
     seen_body = body.only(joint_set) if isinstance(body, MeshBody) else body
 
     def model(keypoints: Tensor, confidence: Tensor) -> None:
         middle, radius = _extent(keypoints, visible_joints(keypoints, confidence))
         noise = scale if scale is not None else (_NOISE * radius)[:, None].expand_as(confidence)
         with pyro.plate("problems", len(keypoints)):
-            rotations = matrix_from_6d(pyro.sample("theta", law))
+            rotations = matrix_from_6d(pyro.sample("theta", distribution))
             shape = None
             if body.num_shape:
                 standard = dist.Normal(keypoints.new_zeros(body.num_shape), 1.0)
@@ -189,7 +190,7 @@ def fit_body(
 
 
 def fit(
-    law: Any,
+    distribution: Any,
     p2d: Tensor,
     confidence: Tensor | None = None,
     *,
@@ -210,17 +211,18 @@ def fit(
 ) -> FittedBody:
     """Fit bodies to 2D keypoints, each person for themselves.
 
-    The pose begins at the law's mode, or, with `start`, at its estimate.
+    The pose begins at the distribution's mode, or, with `start`, at its estimate.
 
     Args:
-        law: See `fit_body`.
+        distribution: See `fit_body`.
         p2d: Keypoints `(B, J, 2)`, any pixel unit, y down; NaN means not seen. Floating-point
-            numbers of another type than the law's, and integers, are converted.
+            numbers of another type than the distribution's, and integers, are converted.
         confidence: `(B, J)` in 0..1; 0 means not seen. Left out, all finite joints are seen.
         body: What is posed, `SkeletonBody()` by default.
         start: Where to begin, such as `ProHMR.estimate` of the same keypoints: the point estimate
-            of its law, its shape where it has as many coefficients as the body, and its camera.
-            Shape coefficients of another body mean something else: `start._replace(shape=...)`.
+            of its distribution, its shape where it has as many coefficients as the body, and its
+            camera. Shape coefficients of another body mean something else:
+            `start._replace(shape=...)`.
         joint_set: Joint set of the keypoints.
         focal: Focal length; without it the camera is a weak-perspective one.
         center: Principal point.
@@ -246,13 +248,13 @@ def fit(
         >>> model = ProHMR(ProHMRConfig(flow_width=32, width=32)).eval()
         >>> seen = torch.randn(5, 17, 2)
         >>> estimate = model.estimate(seen)
-        >>> fitted = fit(estimate.law, seen, start=estimate, max_steps=3)
+        >>> fitted = fit(estimate.distribution, seen, start=estimate, max_steps=3)
         >>> fitted.theta.shape, fitted.joints.shape
         (torch.Size([5, 24, 3, 3]), torch.Size([5, 17, 3]))
     """
     body = SkeletonBody().to(p2d.device) if body is None else body
     model = fit_body(
-        law,
+        distribution,
         body,
         joint_set=joint_set,
         focal=focal,
@@ -261,8 +263,8 @@ def fit(
         likelihood=likelihood,
         scale=scale,
     )
-    p2d, confidence = as_dtype(p2d, confidence, _precision(law, start))
-    seen = _check_keypoints(law, p2d, confidence)
+    p2d, confidence = as_dtype(p2d, confidence, _precision(distribution, start))
+    seen = _check_keypoints(distribution, p2d, confidence)
     p2d = torch.where(seen[..., None], p2d, torch.nan)
     if confidence is None:
         confidence = torch.ones_like(p2d[..., 0])
@@ -272,7 +274,7 @@ def fit(
         p2d,
         confidence,
         solver=solver,
-        init={} if start is None else _start(law, body, start),
+        init={} if start is None else _start(distribution, body, start),
         batch_size=batch_size,
         max_steps=max_steps,
         dtype=dtype,
@@ -293,14 +295,14 @@ def fit(
         vertices=_vertices(body, theta, shape, translation) if surface else None,
         log_density=result.log_density,
         converged=result.converged,
-        law=law,
+        distribution=distribution,
     )
 
 
-def _start(law: Any, body: Body, start: BodyEstimate) -> dict[str, Tensor]:
+def _start(distribution: Any, body: Body, start: BodyEstimate) -> dict[str, Tensor]:
     init = {"view": torch.cat([start.camera[:, :1].log(), start.camera[:, 1:]], -1)}
-    if start.law is not law:
-        init["theta"] = start.law.point_estimate
+    if start.distribution is not distribution:
+        init["theta"] = start.distribution.point_estimate
     if body.num_shape and start.shape.shape[-1] == body.num_shape:
         init["shape"] = start.shape
     return {name: value.detach() for name, value in init.items()}
@@ -331,16 +333,18 @@ def _vertices(body: Body, theta: Tensor, shape: Tensor, translation: Tensor) -> 
 
 
 def _check_model(
-    law: Any,
+    distribution: Any,
     body: Body,
     joint_set: str,
     focal: float | Tensor | None,
     focal_spread: float,
     scale: float | Tensor | None,
 ) -> None:
-    event = tuple(law.event_shape)
+    event = tuple(distribution.event_shape)
     if len(event) != 2 or event[1] != 6:
-        raise InputError(f"expected a law of 6D rotations, event shape (K, 6), got {event}")
+        raise InputError(
+            f"expected a distribution of 6D rotations, event shape (K, 6), got {event}"
+        )
     if joint_set not in body.regressors:
         known = ", ".join(body.regressors) or "none"
         raise InputError(f"this body cannot give the joint set {joint_set!r}; it has {known}")
@@ -357,24 +361,24 @@ def _check_model(
 
 
 @torch.no_grad()
-def _precision(law: Any, start: BodyEstimate | None) -> torch.dtype:
-    """The type of a law's numbers."""
+def _precision(distribution: Any, start: BodyEstimate | None) -> torch.dtype:
+    """The type of a distribution's numbers."""
     if start is not None:
         return start.camera.dtype
-    point = getattr(law, "point_estimate", None)
+    point = getattr(distribution, "point_estimate", None)
     return point.dtype if isinstance(point, Tensor) else torch.get_default_dtype()
 
 
-def _check_keypoints(law: Any, p2d: Tensor, confidence: Tensor | None) -> Tensor:
+def _check_keypoints(distribution: Any, p2d: Tensor, confidence: Tensor | None) -> Tensor:
     """Which joints are seen, `(B, J)`."""
     if p2d.ndim != 3:
         raise InputError(f"expected keypoints of shape (B, J, 2), got {tuple(p2d.shape)}")
     if not len(p2d):
         raise InputError("expected keypoints of at least one person (axis 0), got none")
-    if law.batch_shape not in ((), (len(p2d),)):
+    if distribution.batch_shape not in ((), (len(p2d),)):
         raise InputError(
-            f"expected a law with batch shape ({len(p2d)},), one for each person, "
-            f"got {tuple(law.batch_shape)}"
+            f"expected a distribution with batch shape ({len(p2d)},), one for each person, "
+            f"got {tuple(distribution.batch_shape)}"
         )
     seen = visible_joints(p2d, confidence)
     few = seen.sum(-1) < _FEWEST
@@ -457,12 +461,12 @@ def fit_people(
 ) -> FitStream:
     """Fit a body to each person of a stream of frames.
 
-    Joint sets are converted to the model's. Each fit begins at the mode of the model's law, with
-    its shape and camera. People of whom too little was seen are passed over and listed in
-    `skipped`. Memory holds one batch, whatever the length of the stream.
+    Joint sets are converted to the model's. Each fit begins at the mode of the model's
+    distribution, with its shape and camera. People of whom too little was seen are passed over and
+    listed in `skipped`. Memory holds one batch, whatever the length of the stream.
 
     Args:
-        model: Gives the law of the pose; it reads 17 keypoints of Human3.6M's joint set.
+        model: Gives the distribution of the pose; it reads 17 keypoints of Human3.6M's joint set.
         keypoints: Frames, for instance from `read_keypoints`.
         body: What is posed, `SkeletonBody()` by default. Of another one the shape begins at the
             average: the model's estimate is of a `SkeletonBody`.
@@ -499,13 +503,13 @@ def fit_people(
         p2d, confidence = group.p2d, group.confidence
         with torch.no_grad():
             start = model.estimate(p2d, confidence, focal=focal, center=center)
-        finite = start.law.point_estimate.flatten(1).isfinite().all(-1)
+        finite = start.distribution.point_estimate.flatten(1).isfinite().all(-1)
         finite &= start.camera.isfinite().all(-1) & (start.camera[:, 0] > 0)
         group.check_finite(finite)
         if not isinstance(posed, SkeletonBody):
             start = start._replace(shape=p2d.new_zeros(len(p2d), posed.num_shape))
         bodies = fit(
-            start.law,
+            start.distribution,
             p2d,
             confidence,
             body=posed,

@@ -45,39 +45,39 @@ _RIGID = 0.015
 
 @dataclass(frozen=True, eq=False)
 class ViewGroup:
-    """Laws of some of the views that are evaluated at once.
+    """Distributions of some of the views that are evaluated at once.
 
     Attributes:
-        law: Batch shape `(B, V)`, or `(B,)` for one view.
+        distribution: Batch shape `(B, V)`, or `(B,)` for one view.
         stacked: Whether views are its last batch axis.
     """
 
-    law: Any
+    distribution: Any
     stacked: bool
 
     @property
     def views(self) -> int:
         """How many."""
-        return self.law.batch_shape[-1] if self.stacked else 1
+        return self.distribution.batch_shape[-1] if self.stacked else 1
 
     @property
     def decoded(self) -> bool:
-        """Whether poses of the law are decoded, so that it has no base variables of a pose."""
-        law = self.law
-        while isinstance(law, RecalibratedDistribution):
-            law = law.base_law
-        return isinstance(law, DecodedPoseDistribution)
+        """Whether poses are decoded, so that there are no base variables of a pose."""
+        distribution = self.distribution
+        while isinstance(distribution, RecalibratedDistribution):
+            distribution = distribution.base_distribution
+        return isinstance(distribution, DecodedPoseDistribution)
 
     def place(self) -> Any:
-        """The law's coordinates."""
-        return coordinates(self.law, "views", "latent")
+        """The distribution's coordinates."""
+        return coordinates(self.distribution, "views", "latent")
 
     def inner(self, x: Tensor) -> Tensor:
-        """Values with a view axis `(B, V, ...)` as the law wants them."""
+        """Values with a view axis `(B, V, ...)` as the distribution wants them."""
         return x if self.stacked else x.squeeze(1)
 
     def outer(self, x: Tensor) -> Tensor:
-        """The law's values with a view axis `(B, V, ...)`."""
+        """The distribution's values with a view axis `(B, V, ...)`."""
         return x if self.stacked else x.unsqueeze(1)
 
 
@@ -113,7 +113,7 @@ class FusionProblem:
     """B problems of V views; all tensors have B rows.
 
     Attributes:
-        groups: Laws, in the order of the views.
+        groups: Distributions, in the order of the views.
         seen: `(B, V)`.
         rotation: From the common axes to each view's, as given or as a first guess `(B, V, 3, 3)`.
         calibrated: Whether those are given.
@@ -121,7 +121,7 @@ class FusionProblem:
         width: Scale on which it moves, `(B, 1, 1)`.
         agreement: Standard deviation of a rotation matrix's number between views; None where all
             views have one pose.
-        prior: Law of poses in camera axes that is divided out V - 1 times; None for none.
+        prior: Distribution of poses in camera axes that is divided out V - 1 times; None for none.
         evidence: Keypoints, or None.
         root: Index of the root joint, -1 where poses are rotations.
     """
@@ -146,7 +146,7 @@ def fusion_model(data: FusionProblem) -> None:
     with pyro.plate("problems", len(data.seen)):
         pose, rotation = _common(data)
         in_views = turn_pose(pose[:, None], rotation)
-        _laws(data, in_views)
+        _distributions(data, in_views)
         if data.prior is not None:
             count = data.seen.sum(-1).clamp(min=1)
             log_prior = torch.where(data.seen, data.prior.log_prob(in_views), 0).sum(-1)
@@ -173,8 +173,8 @@ def _common(data: FusionProblem) -> tuple[Tensor, Tensor]:
     return pose, rotation
 
 
-def _laws(data: FusionProblem, in_views: Tensor) -> None:
-    """Each view's law of its pose `(B, V, *event)`."""
+def _distributions(data: FusionProblem, in_views: Tensor) -> None:
+    """Each view's distribution of its pose `(B, V, *event)`."""
     begin = 0
     for number, group in enumerate(data.groups):
         part = slice(begin, begin + group.views)
@@ -182,26 +182,26 @@ def _laws(data: FusionProblem, in_views: Tensor) -> None:
         seen, pose = data.seen[:, part], in_views[:, part]
         place = group.place()
         if group.decoded:
-            # A decoded law's base variables are its own; the pose is what they decode to, and
-            # observation noise.
+            # A decoded distribution's base variables are its own; the pose is what they decode to,
+            # and observation noise.
             zeros = torch.zeros_like(group.outer(place.start()))
             e = pyro.sample(f"latent_{number}", dist.Normal(zeros, 1.0).to_event(2))
             decoded = group.outer(place.value(group.inner(e)))
-            noise = group.outer(observation_noise(group.law))
+            noise = group.outer(observation_noise(group.distribution))
             gap = torch.where(noise > 0, decoded - pose, 0) / torch.where(noise > 0, noise, 1)
             _normal(f"view_{number}", gap, seen)
-        elif coordinates(group.law, "views", "event").standard:
+        elif coordinates(group.distribution, "views", "event").standard:
             _normal(f"view_{number}", group.outer(place.inverse(group.inner(pose))), seen)
         else:
-            log_prob = group.outer(group.law.log_prob(group.inner(pose)))
+            log_prob = group.outer(group.distribution.log_prob(group.inner(pose)))
             pyro.factor(f"view_{number}", torch.where(seen, log_prob, 0).sum(-1))
 
 
 def _normal(name: str, gap: Tensor, seen: Tensor) -> None:
     """Observes that `gap` `(B, V, ...)` is standard normal where seen."""
     gap = gap * seen.reshape(*seen.shape, *[1] * (gap.ndim - 2))
-    law = dist.Normal(torch.zeros_like(gap), 1.0).to_event(gap.ndim - 1)
-    pyro.sample(name, law, obs=gap)
+    distribution = dist.Normal(torch.zeros_like(gap), 1.0).to_event(gap.ndim - 1)
+    pyro.sample(name, distribution, obs=gap)
 
 
 def _keypoints(data: FusionProblem, evidence: View, pose: Tensor, rotation: Tensor) -> None:
@@ -215,10 +215,10 @@ def _keypoints(data: FusionProblem, evidence: View, pose: Tensor, rotation: Tens
         points, focal=evidence.focal[:, :, None], center=evidence.center[:, :, None], near=0.1
     )
     confidence = evidence.confidence * data.seen[..., None]
-    law = KeypointLikelihood(
+    distribution = KeypointLikelihood(
         seen.flatten(1, 2), confidence.flatten(1), scale=evidence.scale, kind=evidence.kernel
     )
-    pyro.sample("keypoints", law, obs=evidence.keypoints.flatten(1, 2))
+    pyro.sample("keypoints", distribution, obs=evidence.keypoints.flatten(1, 2))
 
 
 def _agreeing(data: FusionProblem) -> None:
@@ -253,27 +253,30 @@ def turn_pose(pose: Tensor, rotation: Tensor) -> Tensor:
     return torch.cat([first, rest], -2)
 
 
-def observation_noise(law: Any) -> Tensor:
-    """Standard deviation that a law adds to its noise-free poses, `batch_shape + event_shape`.
+def observation_noise(distribution: Any) -> Tensor:
+    """Standard deviation of the observation noise, `batch_shape + event_shape`.
 
-    Zero for laws other than decoded ones, and at the root.
+    Zero for distributions other than decoded ones, and at the root.
     """
-    shape = law.batch_shape + law.event_shape
-    if isinstance(law, RecalibratedDistribution):
-        return observation_noise(law.base_law) * law.stretch
-    if isinstance(law, DecodedPoseDistribution):
-        free = torch.arange(law.event_shape[0], device=law.scale.device) != law.root
-        scale = law.scale.new_zeros(law.event_shape[0])
-        scale[free] = law.scale
+    shape = distribution.batch_shape + distribution.event_shape
+    if isinstance(distribution, RecalibratedDistribution):
+        return observation_noise(distribution.base_distribution) * distribution.stretch
+    if isinstance(distribution, DecodedPoseDistribution):
+        free = (
+            torch.arange(distribution.event_shape[0], device=distribution.scale.device)
+            != distribution.root
+        )
+        scale = distribution.scale.new_zeros(distribution.event_shape[0])
+        scale[free] = distribution.scale
         return scale[:, None].expand(shape)
     return torch.zeros(shape)
 
 
-def root_of(law: Any) -> int:
-    """Index of the joint that a law over joints is relative to, -1 for rotations."""
-    if law.event_shape[-1] != 3:
+def root_of(distribution: Any) -> int:
+    """Index of the joint that a distribution over joints is relative to, -1 for rotations."""
+    if distribution.event_shape[-1] != 3:
         return -1
-    support = law.support
+    support = distribution.support
     return support.root if isinstance(support, RootRelative) else 0
 
 
@@ -345,11 +348,11 @@ def place_root(
 
 
 def pose_prior(poses: Tensor, *, root: int = 0) -> Any:
-    """A law of root-relative poses fitted to examples, as `fuse_views`'s marginal.
+    """A distribution of root-relative poses fitted to examples, as `fuse_views`'s marginal.
 
-    A multivariate Student-t law with as many degrees of freedom as coordinates and the examples'
-    mean and covariance, at least 15 mm wide in every direction. It falls off more slowly than the
-    laws that are divided by it, so that a quotient has a maximum.
+    A multivariate Student-t distribution with as many degrees of freedom as coordinates and the
+    examples' mean and covariance, at least 15 mm wide in every direction. It falls off more slowly
+    than the distributions that are divided by it, so that a quotient has a maximum.
 
     Args:
         poses: Examples in camera axes `(N, J, 3)`, metres, more than 3 (J - 1) of them, for
@@ -361,8 +364,8 @@ def pose_prior(poses: Tensor, *, root: int = 0) -> Any:
 
     Example:
         >>> from propose_prob.tasks.fusion import pose_prior
-        >>> law = pose_prior(torch.randn(100, 17, 3))
-        >>> law.event_shape
+        >>> distribution = pose_prior(torch.randn(100, 17, 3))
+        >>> distribution.event_shape
         torch.Size([17, 3])
     """
     from torch.distributions import TransformedDistribution
@@ -380,10 +383,10 @@ def pose_prior(poses: Tensor, *, root: int = 0) -> Any:
     covariance = flat.T.cov() + _RIGID**2 * torch.eye(size, dtype=flat.dtype, device=flat.device)
     dof = float(size)
     factor = torch.linalg.cholesky((dof - 2) / dof * covariance)
-    law = dist.MultivariateStudentT(
+    distribution = dist.MultivariateStudentT(
         torch.tensor(dof).to(poses), flat.mean(0).to(poses), factor.to(poses)
     )
-    return TransformedDistribution(law, [VectorToJoints(root)])
+    return TransformedDistribution(distribution, [VectorToJoints(root)])
 
 
 Prior = Literal["sum", "once"]
@@ -421,8 +424,8 @@ class ViewEvidence:
         scale: Standard deviation of a keypoint at confidence 1, in its unit.
         confidence: `(..., V, J)`.
         kernel: How fast evidence against far keypoints grows.
-        body: For laws over rotations: maps matrices `(B, K, 3, 3)` to the J joints `(B, J, 3)`
-            relative to their root, metres.
+        body: For distributions over rotations: maps matrices `(B, K, 3, 3)` to the J joints `(B, J,
+            3)` relative to their root, metres.
 
     Example:
         >>> import pyro.distributions as dist
@@ -443,7 +446,7 @@ class ViewEvidence:
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """The pose that several views agree on; leading axis B only where the laws had it.
+    """The pose that several views agree on; leading axis B only where the distributions had it.
 
     Attributes:
         pose: Fused joints `(B, J, 3)`, metres, root-relative, or 6D rotations `(B, K, 6)` of which
@@ -481,7 +484,7 @@ class Fused:
 
 
 def fuse_views(
-    laws: Any,
+    distributions: Any,
     *,
     seen: Tensor | None = None,
     cameras: Cameras | None = None,
@@ -495,51 +498,54 @@ def fuse_views(
     dtype: torch.dtype | None = None,
     progress: bool = False,
 ) -> Fused:
-    r"""Fuse the laws of V views of one person, for any number B of instants.
+    r"""Fuse the distributions of V views of one person, for any number B of instants.
 
-    **What is multiplied.** Each view's law is a law of the same pose `x`, in the view's own axes:
+    **What is multiplied.** Each view's distribution is a distribution of the same pose `x`, in the
+    view's own axes:
 
     .. math:: \log p(x) = \sum_v \log p_v(R_v x | c_v)
 
     with `R_v` the camera's rotation where it is known, and free (any rotation about any axis) where
-    it is not. Laws with an exact density enter with it; a decoded law with its base variables `e_v`
-    and its observation noise, :math:`\log N(e_v; 0, I) + \log N(R_v x; f_v(e_v), \sigma^2)`.
+    it is not. Distributions with an exact density enter with it; a decoded distribution with its
+    base variables `e_v` and its observation noise, :math:`\log N(e_v; 0, I) + \log N(R_v x;
+    f_v(e_v), \sigma^2)`.
 
-    **The prior.** Each law is a posterior, :math:`p_v(x | c_v) \propto p(c_v | x)\, p(x)`, and
-    views are independent given the pose; so the posterior given all of them is
+    **The prior.** Each distribution is a posterior, :math:`p_v(x | c_v) \propto p(c_v | x)\, p(x)`,
+    and views are independent given the pose; so the posterior given all of them is
     :math:`\prod_v p_v(x | c_v) / p(x)^{V - 1}`. `prior="once"` does that, with `marginal` as
     `p(x)`, in each view's axes with the power (V - 1) / V so that no view is special. `prior="sum"`
     is the paper's plain sum, which counts the prior V times: it is pulled towards usual poses, but
-    never asks for more than the laws know. With few or timid laws a quotient may have no maximum;
-    `converged` tells.
+    never asks for more than the distributions know. With few or timid distributions a quotient may
+    have no maximum; `converged` tells.
 
-    **Rotations.** Without cameras and with `agreement`, laws over rotations `(K, 6)` follow
-    ProHMR's eq. 12: each view has its own pose, and the body's rotation matrices (all but the
-    orientation) are near their mean, :math:`\lambda \sum_v ||R^b_v - \bar R^b||^2` with
+    **Rotations.** Without cameras and with `agreement`, distributions over rotations `(K, 6)`
+    follow ProHMR's eq. 12: each view has its own pose, and the body's rotation matrices (all but
+    the orientation) are near their mean, :math:`\lambda \sum_v ||R^b_v - \bar R^b||^2` with
     :math:`\lambda = 1 / (2\, \text{agreement}^2)`; `pose` is the mean, made rotations. Without
     `agreement` all views share one body pose exactly, the limit of it.
 
     **Keypoints.** With `evidence`, calibrated cameras see the fused pose at a place that is found
-    as well. The laws know of the keypoints already, so this counts them twice, as ProHMR's fitting
-    (eq. 11) does: a law is a guess of where joints project, and the keypoints are sharper.
+    as well. The distributions know of the keypoints already, so this counts them twice, as ProHMR's
+    fitting (eq. 11) does: a distribution is a guess of where joints project, and the keypoints are
+    sharper.
 
     Solved by `map_estimate`, each instant on its own: alone or in a batch, the answer is the same.
 
     Args:
-        laws: A law whose last batch axis is the views, `(V,)` or `(B, V)`, or a sequence of V laws
-            with batch shape `()` or `(B,)`, of different models if you like. Over root-relative
-            joints `(J, 3)` or rotations `(K, 6)`, in camera axes.
-        seen: Which views there are, `(V,)` or `(B, V)`; the laws of others, which have to be finite
-            all the same, do not count.
+        distributions: A distribution whose last batch axis is the views, `(V,)` or `(B, V)`, or a
+            sequence of V distributions with batch shape `()` or `(B,)`, of different models if you
+            like. Over root-relative joints `(J, 3)` or rotations `(K, 6)`, in camera axes.
+        seen: Which views there are, `(V,)` or `(B, V)`; the distributions of others, which have to
+            be finite all the same, do not count.
         cameras: Known cameras.
         evidence: Keypoints to reproject onto; needs cameras with translations and focal lengths.
         prior: How often the prior counts.
-        marginal: For `"once"`: law of poses in camera axes, over all inputs, batch shape `()`;
-            `pose_prior` fits one.
+        marginal: For `"once"`: distribution of poses in camera axes, over all inputs, batch shape
+            `()`; `pose_prior` fits one.
         agreement: For rotations: standard deviation of a matrix's number between views, for
             instance 0.05.
-        solver: As of `map_estimate`. The base variables of decoded laws pull at one pose from all
-            views: `"lbfgs"` alone takes more than 200 steps there.
+        solver: As of `map_estimate`. The base variables of decoded distributions pull at one pose
+            from all views: `"lbfgs"` alone takes more than 200 steps there.
         max_steps: As of `map_estimate`.
         batch_size: Instants solved at once.
         dtype: As of `map_estimate`.
@@ -561,16 +567,17 @@ def fuse_views(
     if prior not in get_args(Prior):
         raise InputError(f"expected prior to be one of {get_args(Prior)}, got {prior!r}")
     if (prior == "once") != (marginal is not None):
-        raise InputError("expected a marginal law exactly where prior is 'once'")
-    groups, single = _groups(laws)
-    batch = groups[0].law.batch_shape[0]
+        raise InputError("expected a marginal distribution exactly where prior is 'once'")
+    groups, single = _groups(distributions)
+    batch = groups[0].distribution.batch_shape[0]
     views = sum(group.views for group in groups)
     points = torch.cat([_centre(group) for group in groups], 1).detach()
     seen = _seen(seen, batch, views, points)
-    root = root_of(groups[0].law)
+    root = root_of(groups[0].distribution)
     if agreement is not None and (root >= 0 or cameras is not None or prior == "once"):
         raise InputError(
-            "agreement is for laws over rotations without cameras, and the plain sum of laws"
+            "agreement is for distributions over rotations without cameras, and the plain sum of "
+            "distributions"
         )
     if agreement is not None and not agreement > 0:
         raise InputError(f"expected agreement > 0, got {agreement}")
@@ -616,42 +623,45 @@ def fuse_views(
     return Fused(*parts)  # type: ignore[arg-type]
 
 
-def _groups(laws: Any) -> tuple[tuple[ViewGroup, ...], bool]:
-    """Laws with a batch axis of instants, and whether there was none."""
-    many = isinstance(laws, Sequence)
-    listed = list(laws) if many else [laws]
+def _groups(distributions: Any) -> tuple[tuple[ViewGroup, ...], bool]:
+    """Distributions with a batch axis of instants, and whether there was none."""
+    many = isinstance(distributions, Sequence)
+    listed = list(distributions) if many else [distributions]
     if not listed:
-        raise InputError("expected the law of at least one view")
+        raise InputError("expected the distribution of at least one view")
     axes = 0 if many else 1
-    shapes = {tuple(law.batch_shape) for law in listed}
-    events = {tuple(law.event_shape) for law in listed}
+    shapes = {tuple(distribution.batch_shape) for distribution in listed}
+    events = {tuple(distribution.event_shape) for distribution in listed}
     shape, event = next(iter(shapes)), next(iter(events))
     if len(shapes) > 1 or len(events) > 1:
         raise InputError(
-            f"expected laws of one batch and event shape, got {sorted(shapes)} and {sorted(events)}"
+            f"expected distributions of one batch and event shape, got {sorted(shapes)} and "
+            f"{sorted(events)}"
         )
     if len(event) != 2 or event[1] not in (3, 6):
         raise InputError(
-            f"expected laws over joints (J, 3) or rotations (K, 6), got event shape {event}"
+            f"expected distributions over joints (J, 3) or rotations (K, 6), got event shape "
+            f"{event}"
         )
-    if any(getattr(law, "log_prob_kind", "") == "none" for law in listed):
+    if any(getattr(distribution, "log_prob_kind", "") == "none" for distribution in listed):
         raise InputError(
-            "expected laws with a density; fuse laws of rotations, not of their joints"
+            "expected distributions with a density; fuse distributions of rotations, not of their "
+            "joints"
         )
     if len(shape) not in (axes, axes + 1) or 0 in shape:
         wanted = "() or (B,) for each view" if many else "(V,) or (B, V)"
         raise InputError(f"expected batch shape {wanted}, got {shape}")
     single = len(shape) == axes
     if single:
-        listed = [law.expand((1, *shape)) for law in listed]
-    return tuple(ViewGroup(law, stacked=not many) for law in listed), single
+        listed = [distribution.expand((1, *shape)) for distribution in listed]
+    return tuple(ViewGroup(distribution, stacked=not many) for distribution in listed), single
 
 
 def _centre(group: ViewGroup) -> Tensor:
     place = group.place()
     centre = group.outer(place.value(place.start()))
     if not bool(centre.isfinite().all()):
-        raise InputError("expected finite laws, also of views that are not seen; got NaN")
+        raise InputError("expected finite distributions, also of views that are not seen; got NaN")
     return centre
 
 
@@ -705,7 +715,7 @@ def _evidence(
     if cameras is None or cameras.translation is None or cameras.focal is None:
         raise InputError("keypoints need cameras with translations and focal lengths")
     if (root < 0) != (given.body is not None):
-        raise InputError("expected evidence.body exactly where laws are over rotations")
+        raise InputError("expected evidence.body exactly where distributions are over rotations")
     if not given.scale > 0:
         raise InputError(f"expected evidence.scale > 0, got {given.scale}")
     joints = start if root >= 0 else given.body(matrix_from_6d(start))

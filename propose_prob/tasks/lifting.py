@@ -1,4 +1,4 @@
-"""Lifting: 2D keypoints of any number of people to laws over their 3D poses."""
+"""Lifting: 2D keypoints of any number of people to distributions over their 3D poses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .people import PeopleStream, PersonBatch
 
 __all__ = ["LiftStream", "LiftedBatch", "PoseModel", "Use", "lift"]
 
-Use = Literal["law", "hypotheses"]
+Use = Literal["distribution", "hypotheses"]
 
 
 class PoseModel(Protocol):
@@ -37,18 +37,18 @@ class PoseModel(Protocol):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> Any:
-        """The law of the 3D pose `(..., J, 3)` given keypoints `(..., J, 2)`."""
+        """The distribution of the 3D pose `(..., J, 3)` given keypoints `(..., J, 2)`."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class LiftedBatch:
-    """People of one batch with their laws; `B` people, `S` samples.
+    """People of one batch with their distributions; `B` people, `S` samples.
 
     Attributes:
-        law: The law, batch shape `(B,)`, event shape `(J, 3)`.
+        distribution: The distribution, batch shape `(B,)`, event shape `(J, 3)`.
         samples: Independent draws `(S, B, J, 3)`, metres, root-relative, camera axes.
-        point_estimate: The law's point estimate `(B, J, 3)`, metres.
+        point_estimate: The distribution's point estimate `(B, J, 3)`, metres.
         spread: Root mean square distance of each joint's samples to their mean `(B, J)`, metres.
         p2d: Keypoints in the model's joint set `(B, J, 2)`, unit as given; NaN where not seen.
         confidence: Their confidence `(B, J)`; 0 where not seen.
@@ -64,7 +64,7 @@ class LiftedBatch:
         (('a', 'b'), torch.Size([2, 17, 3]), torch.Size([2, 17]))
     """
 
-    law: Any
+    distribution: Any
     samples: Tensor
     point_estimate: Tensor
     spread: Tensor
@@ -100,7 +100,7 @@ def lift(
     keypoints: Iterable[Keypoints],
     *,
     samples: int = 200,
-    use: Use = "law",
+    use: Use = "distribution",
     focal: float | None = None,
     center: tuple[float, float] = (0.0, 0.0),
     batch_size: int = 64,
@@ -111,16 +111,16 @@ def lift(
 ) -> LiftStream:
     """Lift the people of a stream of frames.
 
-    Joint sets are converted to the model's; joints without a counterpart are missing, and the law
-    is wide there. Nobody is answered by NaN: people of whom too little was seen are passed over
-    and listed in `skipped`. Memory holds one batch, whatever the length of the stream.
+    Joint sets are converted to the model's; joints without a counterpart are missing, and the
+    distribution is wide there. Nobody is answered by NaN: people of whom too little was seen are
+    passed over and listed in `skipped`. Memory holds one batch, whatever the length of the stream.
 
     Args:
         model: For instance a `ProPose`.
         keypoints: Frames, for instance from `read_keypoints`.
         samples: Draws for each person, S.
-        use: `"law"` draws from the law itself, observation noise included; `"hypotheses"` takes
-            noise-free decodings, as published evaluations do.
+        use: `"distribution"` draws from the distribution itself, observation noise included;
+            `"hypotheses"` takes noise-free decodings, as published evaluations do.
         focal: Focal length in the unit of the keypoints, the same for all frames, where known.
         center: Principal point in the unit of the keypoints; used with `focal`.
         batch_size: Most people in a batch.
@@ -133,7 +133,7 @@ def lift(
         An iterator over batches, in the order of the stream.
 
     Raises:
-        InputError: If an option is out of range; while iterating, if a law is not finite.
+        InputError: If an option is out of range; while iterating, if a distribution is not finite.
 
     Example:
         >>> import torch
@@ -153,13 +153,17 @@ def lift(
 
     @torch.no_grad()
     def solve(group: PersonBatch) -> LiftedBatch:
-        law = model.conditional(group.p2d, group.confidence, focal=focal, center=center)
-        draws = law.hypotheses((samples,)) if use == "hypotheses" else law.sample((samples,))
-        point = law.point_estimate
+        distribution = model.conditional(group.p2d, group.confidence, focal=focal, center=center)
+        draws = (
+            distribution.hypotheses((samples,))
+            if use == "hypotheses"
+            else distribution.sample((samples,))
+        )
+        point = distribution.point_estimate
         finite = draws.isfinite().flatten(2).all(-1).all(0)
         group.check_finite(finite & point.isfinite().flatten(1).all(-1))
         spread = (draws - draws.mean(0)).square().sum(-1).mean(0).sqrt()
-        return LiftedBatch(law, draws, point, spread, **vars(group))
+        return LiftedBatch(distribution, draws, point, spread, **vars(group))
 
     return LiftStream(
         keypoints,

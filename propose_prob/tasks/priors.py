@@ -1,4 +1,4 @@
-"""Laws over body pose that know nothing but how far joints usually turn."""
+"""Distributions over body pose that know nothing but how far joints usually turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FREE = math.pi
 
 
 class AngleDistribution(dist.TransformedDistribution):
-    """Independent normal laws of joint angles, as a law over 6D rotations.
+    """Independent normal distributions of joint angles, as a distribution over 6D rotations.
 
     Rotation `j` is `centre_j exp(v_j)` with rotation vectors `v ~ N(0, spread^2)`. Its values are
     rotations, which fill no volume of R^(6K): `log_prob` is the density of the rotation vectors.
@@ -38,8 +38,8 @@ class AngleDistribution(dist.TransformedDistribution):
         validate_args: As in torch.
 
     Example:
-        >>> law = AngleDistribution(torch.eye(3).expand(5, 24, 3, 3), torch.full((24, 3), 0.3))
-        >>> law.sample((7,)).shape, law.log_prob(law.mode).shape
+        >>> dist = AngleDistribution(torch.eye(3).expand(5, 24, 3, 3), torch.full((24, 3), 0.3))
+        >>> dist.sample((7,)).shape, dist.log_prob(dist.mode).shape
         (torch.Size([7, 5, 24, 6]), torch.Size([5]))
     """
 
@@ -71,7 +71,7 @@ class AngleDistribution(dist.TransformedDistribution):
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
     ) -> AngleDistribution:
-        """The same law with a larger batch shape."""
+        """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(AngleDistribution, _instance)
         new.transforms = self.transforms
         new.base_dist = self.base_dist.expand(torch.Size(batch_shape))
@@ -129,20 +129,21 @@ def _exponential(v: Tensor) -> Tensor:
 def generic_prior(
     batch: int, *, theta: Tensor | None = None, joints: int = 24, spread: float = _SPREAD
 ) -> AngleDistribution:
-    """The law of a pose of which nothing was seen: each joint angle normal, any orientation.
+    """Prior of a pose of which nothing was seen: each joint angle normal, any orientation.
 
     The orientation is centred on an upright person who faces the camera.
 
     Args:
         batch: B, number of people.
         theta: Poses of a data set, local rotations `(N, K, 3, 3)`: their mean rotations and the
-            spread of each angle about them make the law. Without it, angles spread alike about the
-            T pose.
+            spread of each angle about them make the distribution. Without it, angles spread alike
+            about the T pose.
         joints: K, where there is no data.
         spread: Standard deviation of each angle where there is no data, radians.
 
     Returns:
-        A law with batch shape `(B,)` and event shape `(K, 6)`, in float32 or the type of `theta`.
+        A distribution with batch shape `(B,)` and event shape `(K, 6)`, in float32 or the type of
+        `theta`.
 
     Raises:
         InputError: If a shape does not fit or a number is out of range.

@@ -1,4 +1,4 @@
-"""The linear algebra behind `smooth`: frames of a video, each with a law, and what couples them."""
+"""Smoothing: frames of a video, each with a distribution, and what couples them."""
 
 from __future__ import annotations
 
@@ -35,20 +35,25 @@ _RIDGE = 1e-6
 
 
 class MotionSystem:
-    """The frames of one person: which have a law, and how the law gives a pose.
+    """The frames of one person: which have a distribution, and how the distribution gives a pose.
 
-    Poses are rows of n numbers in float64; laws are evaluated in their own precision.
+    Poses are rows of n numbers in float64; distributions are evaluated in their own precision.
     """
 
-    def __init__(self, law: Any, frames: Tensor | None, noise: float) -> None:
-        count = law.batch_shape[0]
-        self._law = law
-        inner = law.law if isinstance(law, PushforwardDistribution) else law
+    def __init__(self, distribution: Any, frames: Tensor | None, noise: float) -> None:
+        count = distribution.batch_shape[0]
+        self._distribution = distribution
+        inner = (
+            distribution.distribution
+            if isinstance(distribution, PushforwardDistribution)
+            else distribution
+        )
         place = coordinates(inner, "pose", "latent")
         start = place.start()
         if not place.standard:
             raise InputError(
-                f"expected a law that is the image of a normal one, got {type(inner).__name__}"
+                f"expected a distribution that is the image of a normal one, got "
+                f"{type(inner).__name__}"
             )
         self._inner = place.value
         self.size = place.size
@@ -57,7 +62,7 @@ class MotionSystem:
             frames = torch.arange(count)
         if frames.shape != (count,) or frames.is_floating_point():
             raise InputError(
-                f"expected frames as {count} whole numbers, one for each law, got "
+                f"expected frames as {count} whole numbers, one for each distribution, got "
                 f"{tuple(frames.shape)} of {frames.dtype}"
             )
         frames = frames.to(self.device)
@@ -68,7 +73,7 @@ class MotionSystem:
         self.frames = frames[0] + torch.arange(self.count, device=self.device)
         self.seen = torch.zeros(self.count, dtype=torch.bool, device=self.device)
         self.seen[self.rows] = True
-        own = observation_noise(law).double().reshape(count, -1)
+        own = observation_noise(distribution).double().reshape(count, -1)
         self.noise = own.square() + noise**2
 
     def value(self, e: Tensor) -> Tensor:
@@ -76,8 +81,8 @@ class MotionSystem:
         return self._pose(e.to(self.dtype)).double()
 
     def source(self, e: Tensor) -> Tensor | None:
-        """Values of the law behind a push-forward."""
-        if isinstance(self._law, PushforwardDistribution):
+        """Values of the distribution behind a push-forward."""
+        if isinstance(self._distribution, PushforwardDistribution):
             return self._inner(e.to(self.dtype))
         return None
 
@@ -116,19 +121,19 @@ class MotionSystem:
         """A Gauss-Newton step with the base variables eliminated.
 
         Given `x`, base variables are independent between frames, and linear: what is left is one
-        system in the poses, in which each law is a normal one.
+        system in the poses, in which each distribution is a normal one.
 
         Args:
             e: Base variables `(N, d)`.
             x: Poses of all frames `(T, n)`.
-            mean: The laws' noise-free poses at `e`, `(N, n)`.
+            mean: The distributions' noise-free poses at `e`, `(N, n)`.
             jacobian: Their derivatives `(N, n, d)`.
-            damping: Of each frame with a law, `(N,)`.
+            damping: Of each frame with a distribution, `(N,)`.
             weights: Robust weights of the motion term.
 
         Returns:
             Changes of `e` `(N, d)` and `x` `(T, n)`, and what then is noise: `x` less the pose of
-            its linearised law `(N, n)`.
+            its linearised distribution `(N, n)`.
         """
         factor = 1 + damping[:, None]
         centre = mean - (jacobian @ (e / factor)[..., None])[..., 0]
@@ -150,7 +155,7 @@ class MotionSystem:
         return factor_banded([main, *bands[1:]]).variances().sqrt()
 
     def _system(self, jacobian: Tensor, factor: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Precision of each law in the pose `(N, n, n)`, and as blocks of all frames."""
+        """Precision of each distribution in the pose `(N, n, n)`, and as blocks of all frames."""
         n = jacobian.shape[-2]
         covariance = (jacobian / factor[..., None]) @ jacobian.mT
         covariance.diagonal(dim1=-2, dim2=-1).add_(self.noise)
@@ -162,8 +167,8 @@ class MotionSystem:
 
     def _pose(self, e: Tensor) -> Tensor:
         value = self._inner(e)
-        if isinstance(self._law, PushforwardDistribution):
-            value = self._law.function(value)
+        if isinstance(self._distribution, PushforwardDistribution):
+            value = self._distribution.function(value)
         return value.flatten(-2)
 
 
@@ -197,7 +202,8 @@ def _motion_bands(weights: Tensor, count: int) -> list[Tensor]:
     return [main, first, weights]
 
 
-#: A law is linearised anew where a base variable has moved further than this, in its own spread.
+#: A distribution is linearised anew where a base variable has moved further than this, in its own
+#: spread.
 _MOVED = 0.02
 #: Longest damping of a frame: it then stands still.
 _DAMPED = 1e6
@@ -205,18 +211,18 @@ _DAMPED = 1e6
 
 @dataclass(frozen=True, eq=False)
 class Smoothed:
-    """A smoothed video of T frames, N of which had a law.
+    """A smoothed video of T frames, N of which had a distribution.
 
     Attributes:
-        pose: `(T, *event)`, in the unit and axes of the laws; all frames from the first to the
-            last, those without a law included.
+        pose: `(T, *event)`, in the unit and axes of the distributions; all frames from the first to
+            the last, those without a distribution included.
         frames: Their numbers `(T,)`.
-        seen: Which of them had a law, `(T,)`.
+        seen: Which of them had a distribution, `(T,)`.
         spread: Posterior standard deviation of each point (joint, or rotation's numbers) `(T, J)`,
             root of the sum over its coordinates: wide where frames are missing.
-        base: Base variables of the N laws, `(N, d)`.
-        source: Values of the law that a `PushforwardDistribution` is the image of, `(N, ...)`; None
-            for other laws.
+        base: Base variables of the N distributions, `(N, d)`.
+        source: Values of the distribution that a `PushforwardDistribution` is the image of, `(N,
+            ...)`; None for other distributions.
         motion_weights: How much each acceleration counted in the end, `(T - 2, J)`: far below 1 at
             jumps, which a robust kernel lets happen.
         log_density: Log-density that was maximised, nats.
@@ -225,8 +231,8 @@ class Smoothed:
 
     Example:
         >>> import pyro.distributions as dist
-        >>> law = dist.Normal(torch.zeros(4, 17, 3), 0.05).to_event(2)
-        >>> smoothed = smooth(law, fps=30.0, frames=torch.tensor([0, 1, 2, 5]))
+        >>> distribution = dist.Normal(torch.zeros(4, 17, 3), 0.05).to_event(2)
+        >>> smoothed = smooth(distribution, fps=30.0, frames=torch.tensor([0, 1, 2, 5]))
         >>> smoothed.seen.tolist(), bool(smoothed.spread[4, 0] > smoothed.spread[1, 0])
         ([True, True, True, False, False, True], True)
     """
@@ -250,12 +256,15 @@ class Smoothed:
         """A body's rotation matrices `(T, K, 3, 3)`; unseen frames turn evenly between neighbours.
 
         Raises:
-            InputError: If the laws were not over 6D rotations, nor images of laws over them.
+            InputError: If the distributions were not over 6D rotations, nor images of distributions
+                over them.
         """
         if self.pose.shape[-1] == 6:
             return matrix_from_6d(self.pose)
         if self.source is None or self.source.shape[-1] != 6:
-            raise InputError("expected the motion of laws over 6D rotations, this one is of joints")
+            raise InputError(
+                "expected the motion of distributions over 6D rotations, this one is of joints"
+            )
         known = matrix_from_6d(self.source)
         rows = self.seen.nonzero()[:, 0]
         times = torch.arange(len(self), device=rows.device)
@@ -269,7 +278,7 @@ class Smoothed:
 
 @torch.no_grad()
 def smooth(
-    law: Any,
+    distribution: Any,
     *,
     frames: Tensor | None = None,
     fps: float = 30.0,
@@ -282,46 +291,48 @@ def smooth(
     tolerance: float = 2e-4,
     report: Callable[[int, float], None] = lambda step, change: None,
 ) -> Smoothed:
-    r"""Find the most probable motion given each frame's law.
+    r"""Find the most probable motion given each frame's distribution.
 
     .. math:: \max_{e, x} \sum_{t\ \text{seen}} \log N(e_t; 0, I) + \log N(x_t; f_t(e_t), \sigma^2)
         + \sum_t \log k\big(x_{t-1} - 2 x_t + x_{t+1}\big)
 
-    Each law is taken as its base variables `e` and the map `f` from them to a pose, as
+    Each distribution is taken as its base variables `e` and the map `f` from them to a pose, as
     `map_estimate` takes it, so nothing here knows which model made it. :math:`\sigma` is a decoded
-    law's observation noise, on top of `noise`. The motion term wants constant velocity: its kernel
-    `k` is a law of the second differences of every joint (or rotation, as its 6D numbers), and a
-    robust one lets feet stop and hands turn.
+    distribution's observation noise, on top of `noise`. The motion term wants constant velocity:
+    its kernel `k` is a distribution of the second differences of every joint (or rotation, as its
+    6D numbers), and a robust one lets feet stop and hands turn.
 
-    Frames are solved together, not in windows: every step linearises the laws (exact Jacobians),
-    reweighs the kernel, and solves one linear system whose blocks only couple neighbours two frames
-    apart (`inference.banded`). Time and memory are linear in T: in float64 about 100 kB for a frame
-    of 17 joints. Steps that do not help are halved, and frames whose law bends are damped.
+    Frames are solved together, not in windows: every step linearises the distributions (exact
+    Jacobians), reweighs the kernel, and solves one linear system whose blocks only couple
+    neighbours two frames apart (`inference.banded`). Time and memory are linear in T: in float64
+    about 100 kB for a frame of 17 joints. Steps that do not help are halved, and frames whose
+    distribution bends are damped.
 
-    Frames without a law have only their neighbours: the motion term fills them, and `spread` tells
-    how surely. A joint that was not seen in a frame needs nothing: the frame's law is wide there.
+    Frames without a distribution have only their neighbours: the motion term fills them, and
+    `spread` tells how surely. A joint that was not seen in a frame needs nothing: the frame's
+    distribution is wide there.
 
-    Laws of neighbouring frames are multiplied as if their errors were independent. What a model
-    gets wrong in all of them, smoothing keeps.
+    Distributions of neighbouring frames are multiplied as if their errors were independent. What a
+    model gets wrong in all of them, smoothing keeps.
 
     Args:
-        law: Batch shape `(N,)`, one law for each frame that has one: a lifter's over joints `(J,
-            3)`, `ProHMR`'s over rotations `(K, 6)`, or the `PushforwardDistribution` of the latter
-            to joints, so that motion is judged in metres.
-        frames: Number of each law's frame `(N,)`, increasing; without it 0, 1, ..., N - 1.
+        distribution: Batch shape `(N,)`, one distribution for each frame that has one: a lifter's
+            over joints `(J, 3)`, `ProHMR`'s over rotations `(K, 6)`, or the
+            `PushforwardDistribution` of the latter to joints, so that motion is judged in metres.
+        frames: Number of each distribution's frame `(N,)`, increasing; without it 0, 1, ..., N - 1.
         fps: Frames per second of these numbers.
         acceleration: Scale of the motion term: per second squared, in the unit of the pose (m/s^2
             for joints, 1/s^2 for numbers of rotation matrices), one number or `(J,)`. Walking,
             running and play of CMU17's training split have a Student-t scale of 1.9 m/s^2 at 30
-            frames per second (`typical_acceleration`). The default is ten times as wide: laws err
-            alike in neighbouring frames and are surer than they should be, and the true scale then
-            smooths fast motion away. Of 5, 10, 20 and 40 it has the lowest PA-MPJPE on val, and
-            about half of 40's acceleration error (`benchmarks/smooth.py`).
+            frames per second (`typical_acceleration`). The default is ten times as wide:
+            distributions err alike in neighbouring frames and are surer than they should be, and
+            the true scale then smooths fast motion away. Of 5, 10, 20 and 40 it has the lowest
+            PA-MPJPE on val, and about half of 40's acceleration error (`benchmarks/smooth.py`).
         kernel: Of the motion term.
         dof: Degrees of freedom of `student_t`.
         threshold: Of `geman_mcclure`, in scales.
-        noise: Observation noise of every law, in the unit of the pose; it keeps the system definite
-            where a law leaves a coordinate no freedom, as at the root.
+        noise: Observation noise of every distribution, in the unit of the pose; it keeps the system
+            definite where a distribution leaves a coordinate no freedom, as at the root.
         max_steps: Most steps.
         tolerance: Solved when the root mean square change of the pose is below this.
         report: Called after each step with its number and that change.
@@ -330,21 +341,21 @@ def smooth(
         The motion.
 
     Raises:
-        InputError: If the law has another batch shape or no base variables, `frames` do not
-            increase, an option is out of range, or the law is not finite.
+        InputError: If the distribution has another batch shape or no base variables, `frames` do
+            not increase, an option is out of range, or the distribution is not finite.
 
     Example:
         >>> import pyro.distributions as dist
-        >>> law = dist.Normal(torch.randn(50, 17, 3), 0.05).to_event(2)
-        >>> smooth(law, fps=30.0).pose.shape
+        >>> distribution = dist.Normal(torch.randn(50, 17, 3), 0.05).to_event(2)
+        >>> smooth(distribution, fps=30.0).pose.shape
         torch.Size([50, 17, 3])
     """
-    _check_options(law, fps, noise, max_steps, tolerance)
-    chain = MotionSystem(law, frames, noise)
+    _check_options(distribution, fps, noise, max_steps, tolerance)
+    chain = MotionSystem(distribution, frames, noise)
     scale = torch.as_tensor(acceleration, dtype=torch.float64, device=chain.device) / fps**2
     if not bool((scale > 0).all()):
         raise InputError("expected acceleration > 0")
-    points, dims = law.event_shape
+    points, dims = distribution.event_shape
     motion = PointLikelihood(
         scale.new_zeros(max(chain.count - 2, 0), points, dims),
         scale=scale, kind=kernel, dof=dof, threshold=threshold,
@@ -353,7 +364,9 @@ def smooth(
     mean = chain.value(e)
     if not bool(mean.isfinite().all()):
         bad = int((~mean.isfinite().all(-1)).nonzero()[0])
-        raise InputError(f"frame {int(chain.frames[chain.rows[bad]])}: the law is not finite")
+        raise InputError(
+            f"frame {int(chain.frames[chain.rows[bad]])}: the distribution is not finite"
+        )
     x = chain.interpolate(mean)
     objective = chain.objective(e, x, mean, motion)
     damping = torch.zeros_like(e[:, 0])
@@ -369,7 +382,8 @@ def smooth(
             trial = e + share * de
             new_mean = chain.value(trial)
             new_x = x + share * dx
-            # The part of a pose that its law leaves to noise moves as planned, the rest with it.
+            # The part of a pose that its distribution leaves to noise moves as planned, the rest
+            # with it.
             new_x[chain.rows] = new_mean + (1 - share) * (x[chain.rows] - mean) + share * rest
             value = chain.objective(trial, new_x, new_mean, motion)
             if value <= objective + 1e-9 * abs(objective):
@@ -408,7 +422,7 @@ def smooth(
 def typical_acceleration(
     poses: Tensor, *, fps: float, sequence: Tensor | None = None, dof: float = 4.0
 ) -> Tensor:
-    """Scale of the motion term from examples: that of a Student-t law of their accelerations.
+    """Scale of the motion term from examples: of a Student-t fit to their accelerations.
 
     Source: Liu and Rubin, "ML estimation of the t distribution using EM and its extensions, ECM and
     ECME" (1995), location 0.
@@ -443,11 +457,18 @@ def typical_acceleration(
     return (variance.sqrt() * fps**2).to(poses.dtype)
 
 
-def _check_options(law: Any, fps: float, noise: float, max_steps: int, tolerance: float) -> None:
-    if len(law.batch_shape) != 1 or not law.batch_shape[0] or len(law.event_shape) != 2:
+def _check_options(
+    distribution: Any, fps: float, noise: float, max_steps: int, tolerance: float
+) -> None:
+    if (
+        len(distribution.batch_shape) != 1
+        or not distribution.batch_shape[0]
+        or len(distribution.event_shape) != 2
+    ):
         raise InputError(
-            "expected a law of poses with batch shape (N,), one for each frame, got batch shape "
-            f"{tuple(law.batch_shape)} and event shape {tuple(law.event_shape)}"
+            "expected a distribution of poses with batch shape (N,), one for each frame, got batch "
+            "shape "
+            f"{tuple(distribution.batch_shape)} and event shape {tuple(distribution.event_shape)}"
         )
     for name, value in (("fps", fps), ("noise", noise), ("tolerance", tolerance)):
         if not 0 < value < math.inf:

@@ -173,17 +173,17 @@ class BodyTrainer(ABC):
         self, pairs: BodyPairs, context: Tensor
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         loss, has = self.config.loss, pairs.has_body
-        law = self.model.vector_law(context)
+        distribution = self.model.vector_distribution(context)
         shape, weak = self.model.shape_and_camera(context)
-        mode = law.centre.unflatten(-1, (-1, 6))
+        mode = distribution.centre.unflatten(-1, (-1, 6))
         count = max(1, loss.samples if loss.energy else 1)
-        samples = law.rsample((count,)).unflatten(-1, (-1, 6))
+        samples = distribution.rsample((count,)).unflatten(-1, (-1, 6))
         mode_theta, theta = matrix_from_6d(mode), matrix_from_6d(samples)
         place = weak_to_translation(camera_in_keypoints(weak, pairs.evidence))
         mode_joints, joints = self._joints(mode_theta, shape), self._joints(theta, shape)
         losses = {}
         if loss.nll:
-            nll = -law.log_prob(self._target(pairs)) / mode[0].numel()
+            nll = -distribution.log_prob(self._target(pairs)) / mode[0].numel()
             losses["nll"] = loss.nll * objectives.masked_mean(nll, has)
         if loss.sample2d:
             losses["sample2d"] = loss.sample2d * self._keypoints(pairs, joints[0], place)

@@ -401,7 +401,7 @@ def _merge(default: Any, values: dict[str, Any], where: str) -> Any:
 
 @dataclass(frozen=True)
 class LikelihoodLossConfig:
-    """Weights of the losses of a law with an exact density; 0 leaves a term out.
+    """Weights of the losses of a distribution with an exact density; 0 leaves a term out.
 
     Attributes:
         nll: Negative log-likelihood per coordinate, in standardised units: the published loss.

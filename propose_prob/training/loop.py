@@ -80,7 +80,7 @@ class ValidationSet(Protocol):
         """Scores of a model in evaluation mode."""
 
     def calibration_error(self, model: Any) -> float:
-        """Calibration error of its laws."""
+        """Calibration error of its distributions."""
 
 
 class TrainingLoop(Generic[Model]):
@@ -372,7 +372,7 @@ def _copy_weights(start: nn.Module, model: nn.Module) -> None:
 def finish(model: Model, validation: ValidationSet) -> dict[str, float]:
     """Fits on held-out pairs what is fitted there, the last step of a training.
 
-    The base's temperature, and of a decoded law the observation noise.
+    The base's temperature, and of a decoded distribution the observation noise.
 
     Returns:
         The fitted values and the scores, for the model card.

@@ -44,7 +44,7 @@ def recon2d(p2d: Tensor, decoded: Tensor, visible: Tensor | None = None) -> Tens
     return (error * weight).sum() / weight.sum().clamp_min(1)
 
 
-def negative_log_likelihood(law: Distribution, w: Tensor) -> Tensor:
+def negative_log_likelihood(distribution: Distribution, w: Tensor) -> Tensor:
     """Negative log-likelihood per latent dimension (ProPose, eq. 10).
 
     Eq. 10 is printed per dimension except for its log-determinant; here the Gaussian terms are
@@ -52,11 +52,11 @@ def negative_log_likelihood(law: Distribution, w: Tensor) -> Tensor:
 
     Example:
         >>> from propose_prob.distributions.flow import diagonal_normal
-        >>> law = diagonal_normal(torch.zeros(5, 48), torch.ones(5, 48))
-        >>> round(negative_log_likelihood(law, torch.zeros(5, 48)).item(), 3)
+        >>> distribution = diagonal_normal(torch.zeros(5, 48), torch.ones(5, 48))
+        >>> round(negative_log_likelihood(distribution, torch.zeros(5, 48)).item(), 3)
         0.919
     """
-    return -law.log_prob(w).mean() / w.shape[-1]
+    return -distribution.log_prob(w).mean() / w.shape[-1]
 
 
 def mode_to_mode(z: Tensor, mu: Tensor) -> Tensor:
@@ -102,11 +102,11 @@ def random_hypothesis(hypotheses: Tensor, pose: Tensor) -> Tensor:
 
 
 def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
-    """Energy score of hypotheses, a proper score: its minimum is at the true law.
+    """Energy score of hypotheses, a proper score: its minimum is at the true distribution.
 
     The mean of the joints' scores and of the whole pose vector's (divided by the root of J). In
-    place of the best of M it stops the law from being narrower or wider than the truth, and the
-    joints from being independent. Source: Gneiting and Raftery (2007), sec. 4.3.
+    place of the best of M it stops the distribution from being narrower or wider than the truth,
+    and the joints from being independent. Source: Gneiting and Raftery (2007), sec. 4.3.
 
     Args:
         hypotheses: Independent draws `(S, B, J, 3)`, metres.
@@ -196,7 +196,7 @@ def pulling_away(codes: Tensor) -> Tensor:
     return (cosine.sum() - cosine.diagonal().sum()) / (count * (count - 1))
 
 
-def kl_to_standard(law: Distribution) -> Tensor:
+def kl_to_standard(distribution: Distribution) -> Tensor:
     """KL divergence of diagonal normals from N(0, I) per dimension: the VAE of Table 4.
 
     Example:
@@ -205,7 +205,7 @@ def kl_to_standard(law: Distribution) -> Tensor:
         0.5
     """
     standard = torch.distributions.Normal(0.0, 1.0)
-    inner = law.base_dist  # type: ignore[attr-defined]
+    inner = distribution.base_dist  # type: ignore[attr-defined]
     normal = torch.distributions.Normal(inner.loc, inner.scale)
     return torch.distributions.kl_divergence(normal, standard).mean()
 
@@ -260,7 +260,7 @@ def keypoints2d(
 
 
 def joint_maps(maps: Tensor, p2d: Tensor, visible: Tensor, *, width: float = 0.7) -> Tensor:
-    """Cross-entropy of joints' maps from a normal law about the seen keypoints.
+    """Cross-entropy of joints' maps from a normal distribution about the seen keypoints.
 
     Maps learn faster from this than from the distance of their centre of mass alone, whose gradient
     all but vanishes while a map is flat (Nibali et al., "Numerical Coordinate Regression with
@@ -270,7 +270,7 @@ def joint_maps(maps: Tensor, p2d: Tensor, visible: Tensor, *, width: float = 0.7
         maps: Logarithms of maps that sum to 1, `(B, J, H, W)`.
         p2d: Keypoints `(B, J, 2)`, -1 and 1 at the borders.
         visible: Which count, `(B, J)` bool.
-        width: Standard deviation of the law, in pixels of the maps.
+        width: Standard deviation of the distribution, in pixels of the maps.
 
     Example:
         >>> p2d, seen = torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool)

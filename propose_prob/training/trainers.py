@@ -204,7 +204,7 @@ class ProPoseTrainer:
             losses["adversarial"] = loss.adversarial * (objectives.generator_loss(energy) + pull)
         bidirectional = loss.best_of + loss.random + loss.energy
         if bidirectional and objectives.gate(loss.gate, self.gate_generator):
-            latent = model.latent_law(pairs.features).rsample((loss.hypotheses,))
+            latent = model.latent_distribution(pairs.features).rsample((loss.hypotheses,))
             hypotheses = decode(latent)
             if loss.best_of:
                 losses["best_of"] = loss.best_of * objectives.best_of_m(
@@ -225,12 +225,12 @@ class ProPoseTrainer:
         p2d = pairs.features[:, :n].unflatten(-1, (-1, 2))
         decoded = model.decoder2d(code).unflatten(-1, (-1, 2))
         losses = {"recon2d": loss.recon2d * objectives.recon2d(p2d, decoded, pairs.visible)}
-        law = model.flow(code)
+        distribution = model.flow(code)
         if loss.nll:
-            losses["nll"] = loss.nll * objectives.negative_log_likelihood(law, w)
+            losses["nll"] = loss.nll * objectives.negative_log_likelihood(distribution, w)
         if loss.mode_to_mode:
             losses["mode_to_mode"] = loss.mode_to_mode * objectives.mode_to_mode(
-                law.transform.inv(mu), law.base_dist.mean
+                distribution.transform.inv(mu), distribution.base_dist.mean
             )
         return losses
 
@@ -375,7 +375,7 @@ class LiftingTrainer(SingleTrainer[LiftingFlow]):
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted losses of a batch by name."""
-        loss, law = self.config.loss, self.model.vector_law(pairs.features)
+        loss, distribution = self.config.loss, self.model.vector_distribution(pairs.features)
         losses = {}
         if loss.nll:
             noise = torch.randn(
@@ -384,13 +384,13 @@ class LiftingTrainer(SingleTrainer[LiftingFlow]):
             target = (pairs.joints + loss.noise * noise).flatten(-2)
             # In standardised units, so that the weight does not depend on the unit of length.
             units = self.model.standardiser.log_scale.mean()
-            nll = objectives.negative_log_likelihood(law, target)
+            nll = objectives.negative_log_likelihood(distribution, target)
             losses["nll"] = loss.nll * (nll - units)
         if loss.mode:
-            mode = law.centre.unflatten(-1, (-1, 3))
+            mode = distribution.centre.unflatten(-1, (-1, 3))
             losses["mode"] = loss.mode * objectives.recon3d(pairs.joints, mode)
         if loss.energy:
-            poses = law.rsample((loss.samples,)).unflatten(-1, (-1, 3))
+            poses = distribution.rsample((loss.samples,)).unflatten(-1, (-1, 3))
             losses["energy"] = loss.energy * objectives.energy_score(poses, pairs.joints)
         return losses
 
@@ -415,7 +415,7 @@ class _BaselineTrainer(SingleTrainer[Baseline]):
 
 
 class LikelihoodTrainer(_BaselineTrainer[RegressionBaseline | MixtureDensity]):
-    """Likelihood and point estimate of a law with an exact density.
+    """Likelihood and point estimate of a distribution with an exact density.
 
     Runs of `RegressionTrainConfig` or `MixtureTrainConfig`.
     """
@@ -424,14 +424,17 @@ class LikelihoodTrainer(_BaselineTrainer[RegressionBaseline | MixtureDensity]):
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted losses of a batch by name."""
-        loss, law = self.config.loss, self.model.law(Evidence(pairs.features, None))
+        loss, distribution = (
+            self.config.loss,
+            self.model.distribution(Evidence(pairs.features, None)),
+        )
         losses = {}
         if loss.nll:
             root = torch.zeros_like(pairs.joints[:, :1])
-            log_prob = law.log_prob(torch.cat([root, pairs.joints], 1)).mean()
+            log_prob = distribution.log_prob(torch.cat([root, pairs.joints], 1)).mean()
             losses["nll"] = -loss.nll * (log_prob / pairs.joints[0].numel() + self._units())
         if loss.point:
-            losses["point"] = self._point(pairs, law.point_estimate[:, 1:])
+            losses["point"] = self._point(pairs, distribution.point_estimate[:, 1:])
         return losses
 
 
@@ -475,7 +478,8 @@ class DiffusionTrainer(_BaselineTrainer[ScoreDiffusion]):
             shape = (loss.draws, *clean.shape)
             noise = torch.empty(shape, dtype=clean.dtype, device=clean.device)
             noise.normal_(generator=self.generator)
-            # Evenly in the logarithm: what the law is decided by differs from joint to joint.
+            # Evenly in the logarithm: what the distribution is decided by differs from joint to
+            # joint.
             ends = [math.log(level) for level in (model.config.smallest, model.config.largest)]
             level = noise[..., :1].clone().uniform_(*ends, generator=self.generator).exp()
             weight = 1 + level.square().reciprocal()

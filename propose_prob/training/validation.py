@@ -24,10 +24,10 @@ from .trainers import Pairs, prepare
 
 
 class Lifter(Protocol):
-    """A model whose law over 3D joints can be watched."""
+    """A model whose distribution over 3D joints can be watched."""
 
-    def law(self, evidence: Evidence) -> Any:
-        """The law given prepared evidence; has `sample` and `point_estimate`."""
+    def distribution(self, evidence: Evidence) -> Any:
+        """The distribution given prepared evidence; has `sample` and `point_estimate`."""
 
 
 class Scores(NamedTuple):
@@ -35,7 +35,8 @@ class Scores(NamedTuple):
 
     Attributes:
         point: Mean per-joint error of the point estimate, all joints.
-        energy: Energy score of the law, joints and whole pose (see `objectives.energy_score`).
+        energy: Energy score of the distribution, joints and whole pose (see
+            `objectives.energy_score`).
     """
 
     point: float
@@ -104,13 +105,13 @@ class Validation:
         joints = pairs.joints.shape[-2]
         with torch.random.fork_rng(devices=_cuda(pairs.features)):
             torch.manual_seed(seed)
-            law = model.law(Evidence(pairs.features, None))
-            point = (law.point_estimate[:, 1:] - pairs.joints).norm(dim=-1).mean()
-            energy = energy_score(law.sample((samples,))[:, :, 1:], pairs.joints)
+            distribution = model.distribution(Evidence(pairs.features, None))
+            point = (distribution.point_estimate[:, 1:] - pairs.joints).norm(dim=-1).mean()
+            energy = energy_score(distribution.sample((samples,))[:, :, 1:], pairs.joints)
         return Scores(1e3 * float(point) * joints / (joints + 1), 1e3 * float(energy))
 
     def fit(self, model: Lifter) -> None:
-        """Sets ProPose's observation noise; other laws have none, or learned it."""
+        """Sets ProPose's observation noise; other distributions have none, or learned it."""
         if isinstance(model, ProPose):
             self.fit_noise_scale(model)
 
@@ -128,7 +129,7 @@ class Validation:
 
     @torch.no_grad()
     def calibration_error(self, model: Lifter, *, samples: int = 100, seed: int = 0) -> float:
-        """Calibration error of the law, the mean of exact and noisy pairs where both are there.
+        """Calibration error, the mean of exact and noisy pairs where both are there.
 
         Averaged so, neither kind is calibrated at the other's cost.
         """
@@ -144,8 +145,8 @@ class Validation:
             with torch.random.fork_rng(devices=_cuda(pairs.features)):
                 torch.manual_seed(seed)
                 for part in chosen.split(128):
-                    law = model.law(Evidence(pairs.features[part], None))
-                    curve.update(law.sample((samples,))[:, :, 1:], pairs.joints[part])
+                    distribution = model.distribution(Evidence(pairs.features[part], None))
+                    curve.update(distribution.sample((samples,))[:, :, 1:], pairs.joints[part])
             errors.append(curve.compute().error)
         return sum(errors) / len(errors)
 
@@ -173,7 +174,7 @@ def _cuda(tensor: Tensor) -> list[torch.device]:
     return [tensor.device] if tensor.is_cuda else []
 
 
-#: Candidates for the temperature of a law's base.
+#: Candidates for the temperature of a distribution's base.
 _TEMPERATURES = tuple(round(0.7 + 0.05 * step, 2) for step in range(19))
 
 
@@ -253,7 +254,7 @@ class BodyValidation:
         )
 
     def fit(self, model: ProHMR) -> None:
-        """Nothing: an exact law has no observation noise."""
+        """Nothing: an exact distribution has no observation noise."""
 
     @torch.no_grad()
     def scores(self, model: ProHMR, *, samples: int = 32, seed: int = 0) -> Scores:
@@ -304,12 +305,12 @@ class BodyValidation:
     def _answers(self, model: ProHMR, part: slice | Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """Joints of the mode `(B, 16, 3)` and of samples `(S, B, 16, 3)`, root-relative."""
         context = model.encoder(self.pairs.evidence.features[part])
-        law = model.vector_law(context)
+        distribution = model.vector_distribution(context)
         shape, _ = model.shape_and_camera(context)
         body = SkeletonBody().to(context.device)
-        sixd = law.sample((samples,)).unflatten(-1, (-1, 6))
+        sixd = distribution.sample((samples,)).unflatten(-1, (-1, 6))
         return (
-            _joints(body, law.centre.unflatten(-1, (-1, 6)), shape),
+            _joints(body, distribution.centre.unflatten(-1, (-1, 6)), shape),
             _joints(body, sixd, shape),
         )
 

@@ -31,7 +31,7 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def diffusion_model(tmp_path_factory):
-    """Path of a small model whose law has no density."""
+    """Path of a small model whose distribution has no density."""
     torch.manual_seed(0)
     config = DiffusionConfig(
         steps=3, context=8, width=16, blocks=1, denoiser_width=16, denoiser_blocks=1

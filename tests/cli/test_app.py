@@ -49,7 +49,7 @@ def test_help_of_a_command(run, command):
         (("demo", "--bogus", "3"), "--bogus"),
         (("demo", "--samples", "many"), "--samples"),
         (("lift", "a.json", "--center", "3"), "--center"),
-        (("lift", "a.json", "--use", "luck"), "'law', 'hypotheses'"),
+        (("lift", "a.json", "--use", "luck"), "'distribution', 'hypotheses'"),
         (("evaluate", "--split", "secret"), "test_seen"),
     ],
 )

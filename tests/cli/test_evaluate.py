@@ -14,7 +14,7 @@ def test_table_states_its_protocol(run, folder, tiny_model):
     for phrase in (
         "CMU17, split test_seen: exact 2D, 4 views, one frame in 400, 4 joints hidden per pose",
         "intrinsics unknown",
-        "10 samples of the law itself",
+        "10 samples of the distribution itself",
         "Means over 40 poses",
         "deterministic estimate",
         "spread, hidden joints",

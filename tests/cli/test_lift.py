@@ -103,12 +103,12 @@ def test_same_seed_same_numbers(run, coco, tiny_model):
     assert (a == b).all() and not (a == c).all()
 
 
-def test_law_is_wider_than_its_hypotheses(run, coco, tiny_model):
+def test_distribution_is_wider_than_its_hypotheses(run, coco, tiny_model):
     spread = {}
-    for use in ("law", "hypotheses"):
+    for use in ("distribution", "hypotheses"):
         run("lift", coco, "--model", tiny_model, "--out", "a.npz", "--use", use)
         spread[use] = npz("a.npz")["spread"][:, 1:]
-    assert (spread["law"].mean(0) > spread["hypotheses"].mean(0)).all()
+    assert (spread["distribution"].mean(0) > spread["hypotheses"].mean(0)).all()
 
 
 def test_intrinsics_reach_the_model(run, coco, tiny_model):

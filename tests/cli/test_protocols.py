@@ -183,7 +183,7 @@ def test_detections_that_are_not_there(run, folder, tiny_model, h36m_files):
     assert "data_2d_h36m_cpn_ft_h36m_dbb.npz" in err
 
 
-def test_a_law_without_density_is_evaluated_all_the_same(run, folder, diffusion_model):
+def test_a_distribution_without_density_is_evaluated_all_the_same(run, folder, diffusion_model):
     args = ("--stride", 400, *SAMPLES, "--density")
     words, report = stored(run, folder, diffusion_model, *args)
     assert report["items"]["nll"] is None and report["density"] is None

@@ -1,4 +1,4 @@
-"""Frozen copies: the same laws, whatever is asked of them."""
+"""Frozen copies: the same distributions, whatever is asked of them."""
 
 import copy
 import pickle
@@ -57,15 +57,17 @@ def flow(request):
 def test_values_densities_and_inverses_are_the_same(flow, contexts, grad, samples):
     c = torch.randn(*contexts, M, generator=torch.Generator().manual_seed(0))
     z = torch.randn(*samples, *contexts, D, generator=torch.Generator().manual_seed(1))
-    law, frozen = flow(c), freeze(flow)(c)
+    distribution, frozen = flow(c), freeze(flow)(c)
     with torch.set_grad_enabled(grad):
-        x, ladj = law.transform.call_and_ladj(z)
+        x, ladj = distribution.transform.call_and_ladj(z)
         y, other = frozen.transform.call_and_ladj(z)
         torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(other, ladj, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(frozen.transform.inv(x), z, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(frozen.log_prob(x), law.log_prob(x), rtol=1e-4, atol=1e-3)
-    assert frozen.constant_ladj == law.constant_ladj
+        torch.testing.assert_close(
+            frozen.log_prob(x), distribution.log_prob(x), rtol=1e-4, atol=1e-3
+        )
+    assert frozen.constant_ladj == distribution.constant_ladj
 
 
 def test_derivatives_with_respect_to_values_and_contexts_are_the_same(flow):
@@ -126,16 +128,16 @@ def test_the_original_is_left_alone():
 
 
 @pytest.mark.parametrize("name", [n for n in available() if "image" not in n])
-def test_shipped_models_give_the_same_laws(name):
+def test_shipped_models_give_the_same_distributions(name):
     model = load(name)
     frozen = freeze(model)
     p2d = 100 * torch.randn(3, 17, 2, generator=torch.Generator().manual_seed(0)) + 500
     found = []
     for each in (model, frozen):
         torch.manual_seed(0)
-        law = each.conditional(p2d, focal=1000.0, center=(500.0, 500.0))
-        draws = law.sample((70,))
-        found.append((draws, law.point_estimate, law.log_prob(draws[0])))
+        distribution = each.conditional(p2d, focal=1000.0, center=(500.0, 500.0))
+        draws = distribution.sample((70,))
+        found.append((draws, distribution.point_estimate, distribution.log_prob(draws[0])))
     for ours, theirs, limit in zip(*found, (1e-5, 1e-5, 1e-2), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=0, atol=limit)
 

@@ -22,15 +22,17 @@ from propose_prob.conditional import (
 )
 from propose_prob.distributions import FlowDistribution
 from propose_prob.nn import ConditionalMLP, ResidualMLP
-from tests.zoo import CONTEXT, TRANSFORMS, VECTOR_LAWS, flow_module, randn
+from tests.zoo import CONTEXT, TRANSFORMS, VECTOR_DISTRIBUTIONS, flow_module, randn
 
 MODULES = {name: case for name, case in TRANSFORMS.items() if case.module is not None}
-every_module = pytest.mark.parametrize("case", [*MODULES.values(), *VECTOR_LAWS.values()], ids=str)
-every_law = pytest.mark.parametrize("case", VECTOR_LAWS.values(), ids=str)
+every_module = pytest.mark.parametrize(
+    "case", [*MODULES.values(), *VECTOR_DISTRIBUTIONS.values()], ids=str
+)
+every_distribution = pytest.mark.parametrize("case", VECTOR_DISTRIBUTIONS.values(), ids=str)
 
 
 def apply(module, c, x):
-    """What a module says of a value: the transform's output, or the law's density."""
+    """What a module says of a value: the transform's output, or the distribution's density."""
     made = module(c)
     if hasattr(made, "log_prob"):
         return made.log_prob(x)
@@ -42,7 +44,7 @@ def inputs(case):
     return randn(4, CONTEXT), randn(4, features, seed=1)
 
 
-@every_law
+@every_distribution
 def test_every_parameter_gets_a_gradient_from_the_likelihood(case):
     c, x = inputs(case)
     case.module.zero_grad()
@@ -105,20 +107,20 @@ def test_train_and_eval_agree_without_dropout(case):
         case.module.eval()
 
 
-@every_law
-def test_a_law_keeps_nothing_in_its_module(case):
+@every_distribution
+def test_a_distribution_keeps_nothing_in_its_module(case):
     before = {key: value.clone() for key, value in case.module.state_dict().items()}
-    case.law(2).sample((3,))
+    case.distribution(2).sample((3,))
     after = case.module.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@every_law
+@every_distribution
 def test_conditional_is_another_name_for_a_call(case):
     c, x = inputs(case)
-    law, same = case.module.conditional(c), case.module(c)
-    assert torch.equal(law.log_prob(x), same.log_prob(x))
+    distribution, same = case.module.conditional(c), case.module(c)
+    assert torch.equal(distribution.log_prob(x), same.log_prob(x))
 
 
 # --- Gaussians ----------------------------------------------------------------------------------
@@ -138,33 +140,33 @@ class Fixed(torch.nn.Module):
 
 
 def test_pilgd_by_hand():
-    law = PILGD(Fixed(0.0, 1e9, 2.0), scale=0.3, clamp=2.0)(torch.zeros(4, 5))
-    torch.testing.assert_close(law.mean[0], torch.tensor([0.0, 2.0, 1.0]))
-    torch.testing.assert_close(law.stddev, torch.full((4, 3), 0.3))
+    distribution = PILGD(Fixed(0.0, 1e9, 2.0), scale=0.3, clamp=2.0)(torch.zeros(4, 5))
+    torch.testing.assert_close(distribution.mean[0], torch.tensor([0.0, 2.0, 1.0]))
+    torch.testing.assert_close(distribution.stddev, torch.full((4, 3), 0.3))
 
 
 def test_the_vae_by_hand():
-    law = VariationalPILGD(Fixed(7.0, 1e9), clamp=1.5)(torch.zeros(5))
-    assert law.mean.item() == 7.0
-    assert law.stddev.log().item() == pytest.approx(1.5)
+    distribution = VariationalPILGD(Fixed(7.0, 1e9), clamp=1.5)(torch.zeros(5))
+    assert distribution.mean.item() == 7.0
+    assert distribution.stddev.log().item() == pytest.approx(1.5)
 
 
 def test_pagd_clamps_the_log_scale_and_knows_its_temperature():
     pagd = PAGD(Fixed(0.0, 1e9, 0.0, -1e9), clamp=2.0)
-    law = pagd(torch.zeros(5))
-    torch.testing.assert_close(law.mean, torch.tensor([0.0, 2.0]))
-    torch.testing.assert_close(law.stddev.log(), torch.tensor([0.0, -2.0]))
+    distribution = pagd(torch.zeros(5))
+    torch.testing.assert_close(distribution.mean, torch.tensor([0.0, 2.0]))
+    torch.testing.assert_close(distribution.stddev.log(), torch.tensor([0.0, -2.0]))
     pagd.temperature.fill_(3.0)
-    torch.testing.assert_close(pagd(torch.zeros(5)).stddev, 3 * law.stddev)
+    torch.testing.assert_close(pagd(torch.zeros(5)).stddev, 3 * distribution.stddev)
     assert "temperature" in pagd.state_dict()
 
 
 def test_the_standard_base_has_the_contexts_batch():
     base = StandardBase(3)
     assert base().batch_shape == ()
-    law = base(torch.zeros(2, 4, 7))
-    assert law.batch_shape == (2, 4) and law.event_shape == (3,)
-    assert (law.mean == 0).all() and (law.stddev == 1).all()
+    distribution = base(torch.zeros(2, 4, 7))
+    assert distribution.batch_shape == (2, 4) and distribution.event_shape == (3,)
+    assert (distribution.mean == 0).all() and (distribution.stddev == 1).all()
     base.temperature.fill_(2.0)
     assert (base(torch.zeros(7)).stddev == 2).all()
 
@@ -243,9 +245,9 @@ def test_the_contexts_part_is_computed_once():
     for network in module.transform.modules():
         if isinstance(network, ConditionalMLP):
             network.context.register_forward_hook(lambda _m, args, _o: calls.append(args[0].shape))
-    law = module(randn(5, CONTEXT))
-    law.rsample((200,))
-    law.log_prob(law.sample((10,)))
+    distribution = module(randn(5, CONTEXT))
+    distribution.rsample((200,))
+    distribution.log_prob(distribution.sample((10,)))
     assert calls == [torch.Size([5, CONTEXT])] * 2
 
 
@@ -270,17 +272,17 @@ def test_zukos_modules_drop_in():
     )
     coupling = ConditionalCoupling(4, CONTEXT, width=8)
     flow = ConditionalFlow(base, ComposedTransform([coupling, middle]))
-    law = flow(torch.zeros(5, CONTEXT))
-    assert isinstance(law, FlowDistribution) and law.batch_shape == (5,)
-    x, log_prob = law.rsample_and_log_prob((3,))
-    torch.testing.assert_close(log_prob, law.log_prob(x))
-    assert not law.constant_ladj
+    distribution = flow(torch.zeros(5, CONTEXT))
+    assert isinstance(distribution, FlowDistribution) and distribution.batch_shape == (5,)
+    x, log_prob = distribution.rsample_and_log_prob((3,))
+    torch.testing.assert_close(log_prob, distribution.log_prob(x))
+    assert not distribution.constant_ladj
 
 
 def test_a_flow_without_context():
     flow = ConditionalFlow(StandardBase(4), ComposedTransform([ActNorm(4), LULinearModule(4)]))
-    law = flow()
-    assert law.batch_shape == () and law.sample((3,)).shape == (3, 4)
+    distribution = flow()
+    assert distribution.batch_shape == () and distribution.sample((3,)).shape == (3, 4)
 
 
 @pytest.mark.parametrize(

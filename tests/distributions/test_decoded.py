@@ -1,4 +1,4 @@
-"""The decoded law against a linear-Gaussian instance, whose density is known."""
+"""The decoded distribution against a linear-Gaussian instance, whose density is known."""
 
 import math
 
@@ -40,7 +40,7 @@ class Oracle:
         self.encoder = encode if encoder else None
         self.latent = FlowDistribution(diagonal_normal(self.loc, self.spread), Identity())
 
-    def law(self, **options):
+    def distribution(self, **options):
         return DecodedPoseDistribution(
             self.latent,
             lambda w: (w @ self.matrix.mT + self.offset).unflatten(-1, (-1, 3)),
@@ -73,34 +73,34 @@ def rotation():
 def test_log_prob_is_the_analytic_density(joints, latent, rotated):
     torch.manual_seed(0)
     oracle = Oracle(joints, latent, batch=(2,), rotation=rotation() if rotated else None)
-    law = oracle.law(num_particles=4096)
-    x = law.sample((3,))
+    distribution = oracle.distribution(num_particles=4096)
+    x = distribution.sample((3,))
     with torch.no_grad():
-        error = (law.log_prob(x) - oracle.log_prob(x)) / joints
+        error = (distribution.log_prob(x) - oracle.log_prob(x)) / joints
     assert error.abs().max() < 1e-2
 
 
 @pytest.mark.parametrize("root", [0, 2, 4])
 def test_the_root_may_be_any_joint(root):
     oracle = Oracle(5, 3, root=root, rotation=rotation())
-    law = oracle.law(num_particles=1024)
-    x = law.sample((4,))
+    distribution = oracle.distribution(num_particles=1024)
+    x = distribution.sample((4,))
     assert (x[:, root] == 0).all() and (x[:, 0 if root else 1] != 0).all()
-    torch.testing.assert_close(law.log_prob(x), oracle.log_prob(x), atol=2e-2, rtol=0)
+    torch.testing.assert_close(distribution.log_prob(x), oracle.log_prob(x), atol=2e-2, rtol=0)
     # The root row carries no density.
     moved = x.clone()
     moved[:, root] += 5
-    assert torch.equal(law.log_prob(moved), law.log_prob(x))
+    assert torch.equal(distribution.log_prob(moved), distribution.log_prob(x))
 
 
 def test_it_needs_no_encoder_and_a_poor_one_does_no_harm():
-    x = Oracle(5, 4).law().sample((4,))
+    x = Oracle(5, 4).distribution().sample((4,))
     for encoder in (True, False):
         oracle = Oracle(5, 4, encoder=encoder)
-        log_prob = oracle.law(num_particles=2048).log_prob(x)
+        log_prob = oracle.distribution(num_particles=2048).log_prob(x)
         torch.testing.assert_close(log_prob, oracle.log_prob(x), atol=2e-2, rtol=0)
     oracle.encoder = lambda x: torch.full((*x.shape[:-2], 4), 30.0, dtype=torch.float64)
-    log_prob = oracle.law(num_particles=2048).log_prob(x)
+    log_prob = oracle.distribution(num_particles=2048).log_prob(x)
     torch.testing.assert_close(log_prob, oracle.log_prob(x), atol=2e-2, rtol=0)
 
 
@@ -108,13 +108,13 @@ def test_it_needs_no_encoder_and_a_poor_one_does_no_harm():
 def test_a_lower_bound_on_average_that_tightens():
     torch.manual_seed(0)
     oracle = Oracle(17, 24)
-    law = oracle.law()
-    x = law.sample((10,))
+    distribution = oracle.distribution()
+    x = distribution.sample((10,))
     exact = oracle.log_prob(x)
     gaps = []
     for particles, seeds in ((1, range(20)), (4, range(20)), (16, range(10)), (1024, range(2))):
         estimates = [
-            law.estimate_log_prob(x, num_particles=particles, noise_seed=seed).log_prob
+            distribution.estimate_log_prob(x, num_particles=particles, noise_seed=seed).log_prob
             for seed in seeds
         ]
         gaps.append(float((exact - torch.stack(estimates)).mean()))
@@ -127,13 +127,13 @@ def test_a_lower_bound_on_average_that_tightens():
 def test_a_lower_bound_where_nothing_is_linear():
     torch.manual_seed(0)
     # A decoder that folds: the Laplace proposal is far from exact.
-    law = perturbed(small_propose(), scale=1.0).conditional(randn(4, 2))
-    x = law.sample((60,))
-    reference = law.estimate_log_prob(x, num_particles=4096).log_prob
+    distribution = perturbed(small_propose(), scale=1.0).conditional(randn(4, 2))
+    x = distribution.sample((60,))
+    reference = distribution.estimate_log_prob(x, num_particles=4096).log_prob
     gaps = []
     for particles in (1, 8, 64):
         estimates = [
-            law.estimate_log_prob(x, num_particles=particles, noise_seed=seed).log_prob
+            distribution.estimate_log_prob(x, num_particles=particles, noise_seed=seed).log_prob
             for seed in range(10)
         ]
         gaps.append(float((reference - torch.stack(estimates)).mean()))
@@ -143,47 +143,47 @@ def test_a_lower_bound_where_nothing_is_linear():
 
 def test_effective_sample_size_is_reported():
     oracle = Oracle(5, 2)
-    law = oracle.law(num_particles=256)
-    x = law.sample((3, 4))
-    estimate = law.estimate_log_prob(x)
+    distribution = oracle.distribution(num_particles=256)
+    x = distribution.sample((3, 4))
+    estimate = distribution.estimate_log_prob(x)
     assert estimate.num_particles == 256
     ess = estimate.effective_sample_size
     assert ess.shape == estimate.log_prob.shape == (3, 4)
-    # The target is exactly the Laplace law; only the wide part of the proposal costs.
+    # The target is exactly the Laplace distribution; only the wide part of the proposal costs.
     assert ((ess > 0.5 * 256) & (ess <= 256)).all()
     assert not ess.requires_grad
-    assert torch.equal(estimate.log_prob, law.log_prob(x))
+    assert torch.equal(estimate.log_prob, distribution.log_prob(x))
     # One particle is its own sample.
-    one = law.estimate_log_prob(x, num_particles=1).effective_sample_size
+    one = distribution.estimate_log_prob(x, num_particles=1).effective_sample_size
     torch.testing.assert_close(one, torch.ones_like(one))
 
 
 @torch.no_grad()
 def test_deterministic_for_a_noise_seed():
     oracle = Oracle(5, 3)
-    law = oracle.law(num_particles=16)
-    x = law.sample((3,))
+    distribution = oracle.distribution(num_particles=16)
+    x = distribution.sample((3,))
     torch.manual_seed(1)
-    first = law.log_prob(x)
+    first = distribution.log_prob(x)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    assert torch.equal(first, law.log_prob(x))
+    assert torch.equal(first, distribution.log_prob(x))
     assert torch.equal(state, torch.get_rng_state())
-    assert torch.equal(first, oracle.law(num_particles=16, noise_seed=0).log_prob(x))
-    other = oracle.law(num_particles=16, noise_seed=1).log_prob(x)
+    assert torch.equal(first, oracle.distribution(num_particles=16, noise_seed=0).log_prob(x))
+    other = oracle.distribution(num_particles=16, noise_seed=1).log_prob(x)
     assert (other != first).all()
-    assert torch.equal(other, law.estimate_log_prob(x, noise_seed=1).log_prob)
-    assert torch.equal(law.expand((3,)).log_prob(x), first)
+    assert torch.equal(other, distribution.estimate_log_prob(x, noise_seed=1).log_prob)
+    assert torch.equal(distribution.expand((3,)).log_prob(x), first)
 
 
 @pytest.mark.parametrize("rotated", [False, True])
 def test_gradients_are_the_analytic_ones(rotated):
     torch.manual_seed(0)
     oracle = Oracle(5, 3, rotation=rotation() if rotated else None)
-    law = oracle.law(num_particles=4096)
-    x = law.sample((4,)).requires_grad_()
+    distribution = oracle.distribution(num_particles=4096)
+    x = distribution.sample((4,)).requires_grad_()
     wanted = (x, oracle.scale, oracle.matrix, oracle.offset, oracle.loc, oracle.spread)
-    ours = torch.autograd.grad(law.log_prob(x).sum(), wanted)
+    ours = torch.autograd.grad(distribution.log_prob(x).sum(), wanted)
     exact = torch.autograd.grad(oracle.log_prob(x).sum(), wanted)
     for a, b in zip(ours, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=0.03, atol=0.03 * float(b.abs().max()))
@@ -192,7 +192,7 @@ def test_gradients_are_the_analytic_ones(rotated):
 def test_samples_have_the_marginals_moments():
     torch.manual_seed(0)
     oracle = Oracle(4, 3)
-    x = oracle.law().sample((40_000,))[:, 1:].flatten(1)
+    x = oracle.distribution().sample((40_000,))[:, 1:].flatten(1)
     marginal = oracle.marginal()
     white = torch.linalg.solve_triangular(
         marginal.scale_tril, (x - marginal.mean).mT, upper=False
@@ -205,32 +205,32 @@ def test_samples_have_the_marginals_moments():
 
 def test_hypotheses_are_free_of_noise():
     oracle = Oracle(5, 2)
-    law = oracle.law()
-    poses = law.hypotheses((50,))
+    distribution = oracle.distribution()
+    poses = distribution.hypotheses((50,))
     assert poses.shape == (50, 5, 3) and not poses.requires_grad
     centred = poses[:, 1:].flatten(1) - oracle.offset
     assert torch.linalg.matrix_rank(centred, rtol=1e-9) == 2
-    assert torch.linalg.matrix_rank(law.sample((50,))[:, 1:].flatten(1), rtol=1e-9) == 12
+    assert torch.linalg.matrix_rank(distribution.sample((50,))[:, 1:].flatten(1), rtol=1e-9) == 12
 
 
 def test_point_estimate_is_the_decoded_centre():
     oracle = Oracle(5, 2, batch=(3,))
     expected = oracle.marginal().mean.unflatten(-1, (-1, 3))
-    torch.testing.assert_close(oracle.law().point_estimate[:, 1:], expected)
-    assert oracle.law().point_estimate.shape == (3, 5, 3)
+    torch.testing.assert_close(oracle.distribution().point_estimate[:, 1:], expected)
+    assert oracle.distribution().point_estimate.shape == (3, 5, 3)
 
 
 def test_a_rotation_for_each_context():
     model = small_propose()
     p2d = randn(2, 4, 2)
-    law = model.conditional(p2d, focal=2.0)
-    assert law.rotation.shape == (2, 3, 3)
+    distribution = model.conditional(p2d, focal=2.0)
+    assert distribution.rotation.shape == (2, 3, 3)
     for i in range(2):
         alone = model.conditional(p2d[i], focal=2.0)
-        x = law.sample((3,))[:, i]
-        torch.testing.assert_close(alone.point_estimate, law.point_estimate[i])
+        x = distribution.sample((3,))[:, i]
+        torch.testing.assert_close(alone.point_estimate, distribution.point_estimate[i])
         torch.testing.assert_close(
-            alone.log_prob(x), law.log_prob(x[:, None].expand(-1, 2, -1, -1))[:, i]
+            alone.log_prob(x), distribution.log_prob(x[:, None].expand(-1, 2, -1, -1))[:, i]
         )
 
 
@@ -244,21 +244,22 @@ def test_a_curved_decoder_by_quadrature():
             ..., None, :
         ]
 
-    law = DecodedPoseDistribution(
+    distribution = DecodedPoseDistribution(
         FlowDistribution(base, LULinear(*_one_by_one())), decoder, scale, num_particles=1024
     )
     torch.manual_seed(0)
-    x = law.sample((20,))
+    x = distribution.sample((20,))
     w = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None]
-    log_joint = law.latent.log_prob(w)[:, None] - 0.5 * (
+    log_joint = distribution.latent.log_prob(w)[:, None] - 0.5 * (
         (decoder(w)[:, None] - x[None, :, 1:]) / scale[:, None]
     ).square().sum((-2, -1))
     expected = (
         log_joint.logsumexp(0) + math.log(24 / 4000) - 3 * math.log(0.2 * math.sqrt(2 * math.pi))
     )
-    assert (law.log_prob(x) - expected).abs().median() < 1e-2
-    # A second branch of the posterior, far from the Laplace law's, can only be missed from below.
-    assert (law.log_prob(x) - expected).max() < 0.05
+    assert (distribution.log_prob(x) - expected).abs().median() < 1e-2
+    # A second branch of the posterior, far from the Laplace distribution's, can only be missed from
+    # below.
+    assert (distribution.log_prob(x) - expected).max() < 0.05
 
 
 def _one_by_one():
@@ -284,13 +285,13 @@ def test_bad_input(options, error, message):
     oracle = Oracle(5, 2)
     arguments = {"scale": oracle.scale} | options
     with pytest.raises(error, match=message):
-        DecodedPoseDistribution(oracle.latent, oracle.law().decoder, **arguments)
+        DecodedPoseDistribution(oracle.latent, oracle.distribution().decoder, **arguments)
 
 
 def test_bad_numbers_of_particles():
-    law = Oracle(5, 2).law()
+    distribution = Oracle(5, 2).distribution()
     with pytest.raises(ValueError, match="expected num_particles >= 1, got 0"):
-        law.estimate_log_prob(law.sample(), num_particles=0)
+        distribution.estimate_log_prob(distribution.sample(), num_particles=0)
 
 
 def test_the_base_must_be_a_diagonal_normal():

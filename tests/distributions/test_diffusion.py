@@ -1,4 +1,4 @@
-"""Laws of diffusion models: against denoisers whose law is known."""
+"""Distributions of diffusion models: against denoisers whose distribution is known."""
 
 import math
 
@@ -11,14 +11,14 @@ from scipy import stats
 from propose_prob.distributions import DiffusionPoseDistribution, RecalibratedDistribution
 from propose_prob.distributions.diffusion import noise_levels
 from propose_prob.transforms import DiagonalAffine
-from tests.zoo import SAMPLED_LAWS, SHAPES, randn
+from tests.zoo import SAMPLED_DISTRIBUTIONS, SHAPES, randn
 
-every_law = pytest.mark.parametrize("case", SAMPLED_LAWS.values(), ids=str)
+every_distribution = pytest.mark.parametrize("case", SAMPLED_DISTRIBUTIONS.values(), ids=str)
 
 UNIT = DiagonalAffine(torch.zeros(3).double(), torch.zeros(3).double())
 
 
-def gaussian_law(mean, deviation, *, steps=20, largest=20.0):
+def gaussian_distribution(mean, deviation, *, steps=20, largest=20.0):
     """Clean vectors are `N(mean, deviation^2)`: their denoiser is linear."""
 
     def denoise(x, level):
@@ -33,14 +33,14 @@ def test_a_gaussian_comes_back():
     torch.manual_seed(0)
     mean = torch.tensor([1.0, -2.0, 0.5]).double()
     deviation = torch.tensor([0.05, 0.3, 1.0]).double()
-    law = gaussian_law(mean, deviation, steps=30)
-    x = law.sample((4000,))[:, 1]
+    distribution = gaussian_distribution(mean, deviation, steps=30)
+    x = distribution.sample((4000,))[:, 1]
     for column, m, s in zip(x.T, mean, deviation, strict=True):
         assert stats.kstest(column.numpy(), "norm", args=(m, s)).pvalue > 1e-3
-    torch.testing.assert_close(law.point_estimate[1], mean, atol=0.01, rtol=0)
+    torch.testing.assert_close(distribution.point_estimate[1], mean, atol=0.01, rtol=0)
 
 
-def test_a_law_of_two_peaks_comes_back():
+def test_a_distribution_of_two_peaks_comes_back():
     torch.manual_seed(0)
     centres, weights, s = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.3, 0.7]), 0.1
 
@@ -68,46 +68,46 @@ def test_more_steps_come_nearer_by_the_second_order():
     exact = mean + (start - mean) * deviation / math.hypot(deviation, largest)
     errors = []
     for steps in (10, 20, 40):
-        law = gaussian_law(mean, deviation, steps=steps)
-        errors.append(float((law._denoise(start) - exact).abs().max()))
+        distribution = gaussian_distribution(mean, deviation, steps=steps)
+        errors.append(float((distribution._denoise(start) - exact).abs().max()))
     assert errors[0] > 2.5 * errors[1] > 6 * errors[2]
 
 
-@every_law
+@every_distribution
 @pytest.mark.parametrize("batch", SHAPES, ids=str)
 def test_shapes_and_batched_equals_looped(case, batch):
     c = randn(*batch, case.context)
-    law = case.build(c)
-    assert law.batch_shape == batch and law.event_shape == case.event_shape
-    assert law.hypotheses((2,)).shape == (2, *batch, *case.event_shape)
-    assert law.point_estimate.shape == (*batch, *case.event_shape)
-    x = law.sample((4,))
+    distribution = case.build(c)
+    assert distribution.batch_shape == batch and distribution.event_shape == case.event_shape
+    assert distribution.hypotheses((2,)).shape == (2, *batch, *case.event_shape)
+    assert distribution.point_estimate.shape == (*batch, *case.event_shape)
+    x = distribution.sample((4,))
     assert x.shape == (4, *batch, *case.event_shape) and not x.requires_grad
-    assert (x[..., 0, :] == 0).all() and law.support.check(x).all()
+    assert (x[..., 0, :] == 0).all() and distribution.support.check(x).all()
     start = randn(*batch, 6, seed=3)
-    together = law.to_pose(law._denoise(start)).reshape(-1, 3, 3)
+    together = distribution.to_pose(distribution._denoise(start)).reshape(-1, 3, 3)
     rows = zip(c.reshape(-1, case.context), start.reshape(-1, 6), strict=True)
     alone = [(one := case.build(row)).to_pose(one._denoise(s)) for row, s in rows]
     torch.testing.assert_close(together, torch.stack(alone))
 
 
-@every_law
+@every_distribution
 def test_expand_and_plates(case):
-    law = case.law(3)
-    larger = law.expand((2, 3))
+    distribution = case.distribution(3)
+    larger = distribution.expand((2, 3))
     assert larger.sample((5,)).shape == (5, 2, 3, *case.event_shape)
-    torch.testing.assert_close(larger.point_estimate[1], law.point_estimate)
-    x = case.law().expand((2,)).sample()
+    torch.testing.assert_close(larger.point_estimate[1], distribution.point_estimate)
+    x = case.distribution().expand((2,)).sample()
     assert not torch.equal(x[0], x[1])
 
     def model():
         with pyro.plate("people", 3, dim=-1), pyro.plate("frames", 2, dim=-2):
-            return pyro.sample("x", law)
+            return pyro.sample("x", distribution)
 
     assert poutine.trace(model).get_trace().nodes["x"]["value"].shape == (2, 3, *case.event_shape)
 
 
-@every_law
+@every_distribution
 def test_gradients_reach_context_and_parameters(case):
     c = randn(case.context).requires_grad_()
     case.build(c).rsample((4,)).square().sum().backward()
@@ -117,22 +117,22 @@ def test_gradients_reach_context_and_parameters(case):
     case.module.zero_grad()
 
 
-@every_law
+@every_distribution
 def test_a_seed_decides(case):
-    law = case.law(2)
+    distribution = case.distribution(2)
     torch.manual_seed(1)
-    x = law.sample((3,))
+    x = distribution.sample((3,))
     torch.manual_seed(1)
-    assert torch.equal(x, law.sample((3,)))
+    assert torch.equal(x, distribution.sample((3,)))
 
 
 def test_it_claims_no_density():
-    law = SAMPLED_LAWS["diffusion"].law()
-    assert law.log_prob_kind == "none"
+    distribution = SAMPLED_DISTRIBUTIONS["diffusion"].distribution()
+    assert distribution.log_prob_kind == "none"
     with pytest.raises(NotImplementedError, match="score its samples"):
-        law.log_prob(law.sample())
-    # Its spread can be scaled like any other law's, still without a density.
-    wide = RecalibratedDistribution(law, torch.full((3,), 2.0).double())
+        distribution.log_prob(distribution.sample())
+    # Its spread can be scaled like any other distribution's, still without a density.
+    wide = RecalibratedDistribution(distribution, torch.full((3,), 2.0).double())
     assert wide.log_prob_kind == "none" and wide.sample((2,)).shape == (2, 3, 3)
 
 

@@ -30,38 +30,45 @@ def test_a_linear_flow_is_a_multivariate_normal():
     lower = torch.tensor([[1.0, 0.0], [0.7, 1.0]], dtype=torch.float64)
     upper = torch.tensor([[2.0, -0.5], [0.0, 0.5]], dtype=torch.float64)
     base = gaussian(0, features=2)
-    law = FlowDistribution(base, LULinear(lower, upper, torch.ones(2, dtype=torch.float64)))
+    distribution = FlowDistribution(
+        base, LULinear(lower, upper, torch.ones(2, dtype=torch.float64))
+    )
     matrix = lower @ upper
     expected = MultivariateNormal(
         matrix @ base.mean + 1, matrix @ base.variance.diag_embed() @ matrix.mT
     )
-    x = law.sample((100,))
-    torch.testing.assert_close(law.log_prob(x), expected.log_prob(x))
-    torch.testing.assert_close(law.mode, expected.mode)
+    x = distribution.sample((100,))
+    torch.testing.assert_close(distribution.log_prob(x), expected.log_prob(x))
+    torch.testing.assert_close(distribution.mode, expected.mode)
 
 
 def test_several_transforms_are_chained():
     shift = DiagonalAffine(torch.ones(3), torch.zeros(3))
-    law = FlowDistribution(dist.Normal(torch.zeros(3), 1.0).to_event(1), [shift, Identity(), shift])
-    assert law.mode.tolist() == [2.0, 2.0, 2.0]
-    assert len(law.transforms) == 1 and len(law.transform.parts) == 3
+    distribution = FlowDistribution(
+        dist.Normal(torch.zeros(3), 1.0).to_event(1), [shift, Identity(), shift]
+    )
+    assert distribution.mode.tolist() == [2.0, 2.0, 2.0]
+    assert len(distribution.transforms) == 1 and len(distribution.transform.parts) == 3
 
 
 def test_the_base_grows_to_the_contexts_batch():
-    law = FlowDistribution(gaussian(0), Identity(), batch_shape=torch.Size([2, 4]))
-    assert law.batch_shape == (2, 4)
-    assert law.sample().shape == (2, 4, 3)
+    distribution = FlowDistribution(gaussian(0), Identity(), batch_shape=torch.Size([2, 4]))
+    assert distribution.batch_shape == (2, 4)
+    assert distribution.sample().shape == (2, 4, 3)
     # Never smaller than what it has already.
-    law = FlowDistribution(gaussian(0, 5, 1), Identity(), batch_shape=torch.Size([4]))
-    assert law.batch_shape == (5, 4)
+    distribution = FlowDistribution(gaussian(0, 5, 1), Identity(), batch_shape=torch.Size([4]))
+    assert distribution.batch_shape == (5, 4)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_kl_between_gaussians_is_closed_and_right(name):
     case = gaussian_case(name, 3)
-    p, q = case.law(2, seed=0), case.law(2, seed=7)
+    p, q = case.distribution(2, seed=0), case.distribution(2, seed=7)
     if name in ("pagd", "variational_pilgd"):
-        p, q = (diagonal_normal(law.mean, law.stddev.clamp(0.5, 2)) for law in (p, q))
+        p, q = (
+            diagonal_normal(distribution.mean, distribution.stddev.clamp(0.5, 2))
+            for distribution in (p, q)
+        )
     kl = kl_divergence(p, q)
     assert kl.shape == (2,)
     assert (kl >= 0).all() and torch.equal(kl_divergence(p, p), torch.zeros_like(kl))
@@ -79,7 +86,7 @@ def test_kl_of_flows_with_one_transform_is_that_of_the_bases(name):
     assert kl.shape == (2,)
     estimate, error = monte_carlo_kl(p, q)
     assert ((kl - estimate).abs() <= 4 * error).all()
-    # Also after expand, and for a law with itself.
+    # Also after expand, and for a distribution with itself.
     torch.testing.assert_close(kl_divergence(p.expand((3, 2)), q.expand((3, 2))), kl.expand(3, 2))
     assert torch.equal(kl_divergence(p, p), torch.zeros_like(kl))
 
@@ -112,7 +119,7 @@ def test_bad_input(base, transforms, message):
         FlowDistribution(base, transforms)
 
 
-def test_standard_parameters_of_nested_laws():
+def test_standard_parameters_of_nested_distributions():
     loc, scale = standard_parameters(gaussian(0, 4).expand((2, 4)))
     assert loc.shape == scale.shape == (2, 4, 3)
     wrong = dist.Laplace(torch.zeros(3), 1.0).to_event(1)
@@ -124,6 +131,6 @@ def test_standard_parameters_of_nested_laws():
 
 def test_validation_can_be_switched_off():
     base = dist.Normal(torch.zeros(3), torch.ones(3), validate_args=False).to_event(1)
-    law = FlowDistribution(base, Identity(), validate_args=False)
-    assert law.log_prob(torch.full((3,), math.nan)).isnan()
-    assert law.expand((2,))._validate_args is False
+    distribution = FlowDistribution(base, Identity(), validate_args=False)
+    assert distribution.log_prob(torch.full((3,), math.nan)).isnan()
+    assert distribution.expand((2,))._validate_args is False

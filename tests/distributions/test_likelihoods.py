@@ -13,14 +13,14 @@ KINDS = ("gaussian", "student_t", "geman_mcclure")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def law(kind, *batch, joints=3, seed=0, **options):
+def distribution(kind, *batch, joints=3, seed=0, **options):
     points = randn(*batch, joints, 2, seed=seed)
     confidence = torch.linspace(0.3, 1.0, joints, dtype=torch.float64)
     return KeypointLikelihood(points, confidence, scale=2.0, kind=kind, **options)
 
 
 def test_gaussian_equals_torch():
-    p = law("gaussian", 4)
+    p = distribution("gaussian", 4)
     value = randn(4, 3, 2, seed=1)
     expected = torch.distributions.Normal(p.points, (p.scale / p.confidence)[..., None])
     torch.testing.assert_close(p.log_prob(value), expected.log_prob(value).sum((-2, -1)))
@@ -36,7 +36,7 @@ def test_student_t_equals_scipy(dims):
     assert found == pytest.approx(oracle.logpdf(value[:, 0].numpy()), rel=1e-10)
 
 
-def test_geman_mcclure_is_a_normal_law_near_and_flat_far_away():
+def test_geman_mcclure_is_a_normal_distribution_near_and_flat_far_away():
     points = torch.zeros(1, 2).double()
     p = PointLikelihood(points, scale=2.0, kind="geman_mcclure", threshold=3.0)
     near = torch.tensor([[0.01, 0.0]]).double()
@@ -53,7 +53,7 @@ def test_samples_fit_the_density(kind):
     torch.manual_seed(0)
     p = PointLikelihood(torch.tensor([[1.0, -2.0]]), torch.tensor([0.5]), scale=1.0, kind=kind)
     radius = (p.sample((4000,)) - p.points).norm(dim=-1)[:, 0].sort().values
-    # The radius of an isotropic bivariate law in closed form.
+    # The radius of an isotropic bivariate distribution in closed form.
     square = (radius / 2) ** 2
     below = 1 - (torch.exp(-square / 2) if kind == "gaussian" else (1 + square / 4) ** -2.0)
     gap = (below - torch.linspace(0, 1, 4000)).abs().max()
@@ -62,7 +62,7 @@ def test_samples_fit_the_density(kind):
 
 @every_kind
 def test_batched_equals_looped_and_expanded(kind):
-    p = law(kind, 2, 4)
+    p = distribution(kind, 2, 4)
     value = randn(5, 2, 4, 3, 2, seed=2)
     whole = p.log_prob(value)
     assert whole.shape == (5, 2, 4)
@@ -93,7 +93,7 @@ def test_missing_points_contribute_nothing(kind):
 
 @every_kind
 def test_weighted_residuals_have_the_gradient_of_the_density(kind):
-    p = law(kind, joints=4, threshold=1.5)
+    p = distribution(kind, joints=4, threshold=1.5)
     value = (3 * randn(4, 2, seed=3)).requires_grad_()
     (exact,) = torch.autograd.grad(-p.log_prob(value), value)
     r = p.residuals(value)
@@ -105,7 +105,7 @@ def test_weighted_residuals_have_the_gradient_of_the_density(kind):
 def test_as_a_site(kind):
     def model():
         with pyro.plate("people", 4):
-            pyro.sample("seen", law(kind), obs=randn(4, 3, 2))
+            pyro.sample("seen", distribution(kind), obs=randn(4, 3, 2))
 
     trace = pyro.poutine.trace(model).get_trace()
     trace.compute_log_prob()
@@ -143,4 +143,4 @@ def test_bad_arguments(changes, words):
 
 def test_values_of_another_shape():
     with pytest.raises(InputError, match=r"values of shape \(..., 3, 2\), got \(4, 2\)"):
-        law("gaussian").log_prob(torch.zeros(4, 2))
+        distribution("gaussian").log_prob(torch.zeros(4, 2))

@@ -5,57 +5,59 @@ import torch
 
 from propose_prob.distributions import PoseMixtureDistribution
 from propose_prob.distributions.flow import VectorToJoints
-from tests.zoo import LAWS, randn
+from tests.zoo import DISTRIBUTIONS, randn
 
 
 def test_one_kernel_is_a_gaussian():
     loc, scale = randn(4, 1, 6), randn(4, 1, 6, seed=1).exp()
-    law = PoseMixtureDistribution(torch.zeros(4, 1), loc, scale)
-    x = law.sample((3,))
+    distribution = PoseMixtureDistribution(torch.zeros(4, 1), loc, scale)
+    x = distribution.sample((3,))
     expected = torch.distributions.Normal(loc[:, 0], scale[:, 0]).log_prob(x[..., 1:, :].flatten(2))
-    torch.testing.assert_close(law.log_prob(x), expected.sum(-1))
-    torch.testing.assert_close(law.point_estimate[:, 1:].flatten(1), loc[:, 0])
-    torch.testing.assert_close(law.mean, law.point_estimate)
+    torch.testing.assert_close(distribution.log_prob(x), expected.sum(-1))
+    torch.testing.assert_close(distribution.point_estimate[:, 1:].flatten(1), loc[:, 0])
+    torch.testing.assert_close(distribution.mean, distribution.point_estimate)
 
 
 def test_weights_decide_how_often_a_kernel_is_drawn():
     torch.manual_seed(0)
     weights = torch.tensor([0.1, 0.6, 0.3]).double()
     loc = torch.tensor([-5.0, 0.0, 5.0]).double()[:, None].expand(3, 3)
-    law = PoseMixtureDistribution(weights.log(), loc, torch.full_like(loc, 0.01))
-    for x in (law.sample((5000,)), law.hypotheses((5000,))):
+    distribution = PoseMixtureDistribution(weights.log(), loc, torch.full_like(loc, 0.01))
+    for x in (distribution.sample((5000,)), distribution.hypotheses((5000,))):
         drawn = torch.stack(
             [((x[:, 1] - centre).norm(dim=-1) < 1).float().mean() for centre in loc]
         )
         torch.testing.assert_close(drawn.double(), weights, atol=0.03, rtol=0)
-    assert (law.point_estimate[1] == 0).all()
-    torch.testing.assert_close(law.mean[1], (weights[:, None] * loc).sum(0))
+    assert (distribution.point_estimate[1] == 0).all()
+    torch.testing.assert_close(distribution.mean[1], (weights[:, None] * loc).sum(0))
 
 
 def test_the_point_estimate_is_the_most_probable_kernel_and_hypotheses_are_kernels():
-    law = LAWS["mixture_rotated"].law(5, 2)
-    means = law.kernel_means
+    distribution = DISTRIBUTIONS["mixture_rotated"].distribution(5, 2)
+    means = distribution.kernel_means
     assert means.shape == (3, 5, 2, 3, 3)
-    best = law.weights.argmax(-1)
+    best = distribution.weights.argmax(-1)
     for i in range(5):
         for j in range(2):
-            torch.testing.assert_close(law.point_estimate[i, j], means[best[i, j], i, j])
-    hypotheses = law.hypotheses((20,))
+            torch.testing.assert_close(distribution.point_estimate[i, j], means[best[i, j], i, j])
+    hypotheses = distribution.hypotheses((20,))
     assert hypotheses.shape == (20, 5, 2, 3, 3) and not hypotheses.requires_grad
     assert ((hypotheses[:, None] - means).abs().amax((-1, -2)).amin(1) < 1e-12).all()
 
 
 def test_the_mean_is_that_of_samples():
     torch.manual_seed(0)
-    law = LAWS["mixture_rotated"].frozen_law(2)
-    torch.testing.assert_close(law.sample((40_000,)).mean(0), law.mean, atol=0.03, rtol=0)
+    distribution = DISTRIBUTIONS["mixture_rotated"].frozen_distribution(2)
+    torch.testing.assert_close(
+        distribution.sample((40_000,)).mean(0), distribution.mean, atol=0.03, rtol=0
+    )
 
 
 def test_it_claims_neither_a_mode_nor_gradients_of_samples():
-    law = LAWS["mixture"].law()
+    distribution = DISTRIBUTIONS["mixture"].distribution()
     with pytest.raises(NotImplementedError, match=r"use \.point_estimate"):
-        _ = law.mode
-    assert not law.has_rsample
+        _ = distribution.mode
+    assert not distribution.has_rsample
 
 
 @pytest.mark.parametrize(

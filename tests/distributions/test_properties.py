@@ -9,11 +9,11 @@ from scipy import stats
 
 from tests.zoo import (
     BASES,
-    DECODED_LAWS,
-    EXACT_LAWS,
-    FLOW_LAWS,
+    DECODED_DISTRIBUTIONS,
+    DISTRIBUTIONS,
+    EXACT_DISTRIBUTIONS,
+    FLOW_DISTRIBUTIONS,
     FLOWS,
-    LAWS,
     SHAPES,
     base_coordinates,
     decoded_case,
@@ -22,25 +22,25 @@ from tests.zoo import (
     randn,
 )
 
-every_law = pytest.mark.parametrize("case", LAWS.values(), ids=str)
-every_flow = pytest.mark.parametrize("case", FLOW_LAWS.values(), ids=str)
+every_distribution = pytest.mark.parametrize("case", DISTRIBUTIONS.values(), ids=str)
+every_flow = pytest.mark.parametrize("case", FLOW_DISTRIBUTIONS.values(), ids=str)
 
 #: p-values below this count as a failure; the seeds are fixed, so a green test stays green.
 FAILURE_RATE = 1e-3
 
 
-@every_law
+@every_distribution
 @pytest.mark.parametrize("batch", SHAPES, ids=str)
 def test_shapes_and_batched_equals_looped(case, batch):
     c = randn(*batch, case.context)
-    law = case.build(c)
-    assert law.batch_shape == batch
-    assert law.event_shape == case.event_shape
+    distribution = case.build(c)
+    assert distribution.batch_shape == batch
+    assert distribution.event_shape == case.event_shape
     looped = [case.build(row) for row in c.reshape(-1, case.context)]
     for sample in SHAPES:
-        x = law.sample(sample)
+        x = distribution.sample(sample)
         assert x.shape == sample + batch + case.event_shape
-        log_prob = law.log_prob(x)
+        log_prob = distribution.log_prob(x)
         assert log_prob.shape == sample + batch
         if not case.exact and len(sample) == 1:
             continue
@@ -50,68 +50,73 @@ def test_shapes_and_batched_equals_looped(case, batch):
         torch.testing.assert_close(log_prob, expected)
 
 
-@every_law
+@every_distribution
 def test_a_value_without_batch_meets_every_context(case):
-    law = case.law(2, 3)
-    x = law.sample()[0, 0]
-    torch.testing.assert_close(law.log_prob(x), law.log_prob(x.expand(2, 3, *case.event_shape)))
+    distribution = case.distribution(2, 3)
+    x = distribution.sample()[0, 0]
+    torch.testing.assert_close(
+        distribution.log_prob(x), distribution.log_prob(x.expand(2, 3, *case.event_shape))
+    )
     # As in a mixture: one value against a row of components.
-    x = law.sample((4,))[:, :, :1]
-    torch.testing.assert_close(law.log_prob(x), law.log_prob(x.expand(4, 2, 3, *case.event_shape)))
+    x = distribution.sample((4,))[:, :, :1]
+    torch.testing.assert_close(
+        distribution.log_prob(x), distribution.log_prob(x.expand(4, 2, 3, *case.event_shape))
+    )
 
 
-@every_law
+@every_distribution
 @pytest.mark.parametrize(
     ("batch", "larger"), [((), (2, 3)), ((1,), (4,)), ((3,), (2, 3)), ((2, 3), (5, 2, 3))]
 )
 def test_expand(case, batch, larger):
-    law = case.law(*batch)
-    expanded = law.expand(torch.Size(larger))
-    assert type(expanded) is type(law)
-    assert expanded.batch_shape == larger and expanded.event_shape == law.event_shape
+    distribution = case.distribution(*batch)
+    expanded = distribution.expand(torch.Size(larger))
+    assert type(expanded) is type(distribution)
+    assert expanded.batch_shape == larger and expanded.event_shape == distribution.event_shape
     x = expanded.sample((2,))
     assert x.shape == (2, *larger, *case.event_shape)
-    torch.testing.assert_close(expanded.log_prob(x), law.log_prob(x))
+    torch.testing.assert_close(expanded.log_prob(x), distribution.log_prob(x))
     if case.gradients:
         assert expanded.rsample().shape == (*larger, *case.event_shape)
     again = expanded.expand((7, *larger))
     assert again.sample().shape == (7, *larger, *case.event_shape)
     if case.constant:
-        torch.testing.assert_close(expanded.mode, law.mode.expand_as(expanded.mode))
+        torch.testing.assert_close(expanded.mode, distribution.mode.expand_as(expanded.mode))
     if case.flow:
         value, log_prob = expanded.rsample_and_log_prob((2,))
         assert value.shape == x.shape and log_prob.shape == (2, *larger)
 
 
-@every_law
+@every_distribution
 @pytest.mark.parametrize("expanded", [False, True], ids=["context", "expanded"])
 def test_samples_of_different_contexts_are_independent(case, expanded):
     torch.manual_seed(0)
     n = 4000
     c = randn(case.context)
-    # Equal contexts: any dependence shows as a correlation, undisturbed by differences in law.
-    law = case.build(c).expand((2, 3)) if expanded else case.build(c.expand(2, 3, -1))
-    x = law.sample((n,)).flatten(3) if case.event_shape[1:] else law.sample((n,))
+    # Equal contexts: any dependence shows as a correlation, undisturbed by differences in
+    # distribution.
+    distribution = case.build(c).expand((2, 3)) if expanded else case.build(c.expand(2, 3, -1))
+    x = distribution.sample((n,)).flatten(3) if case.event_shape[1:] else distribution.sample((n,))
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-9)
     contexts = x.flatten(1, 2).unbind(1)
     for a, b in itertools.combinations(contexts, 2):
         assert (a * b).mean(0).abs().max() < 5 / math.sqrt(n)
-    first, second = law.sample(), law.sample()
+    first, second = distribution.sample(), distribution.sample()
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("case", EXACT_LAWS.values(), ids=str)
+@pytest.mark.parametrize("case", EXACT_DISTRIBUTIONS.values(), ids=str)
 def test_samples_fit_the_density(case):
     torch.manual_seed(0)
-    law = case.law()
-    x = law.sample((7000,))
-    shaped = getattr(law, "base_law", law)
+    distribution = case.distribution()
+    x = distribution.sample((7000,))
+    shaped = getattr(distribution, "base_distribution", distribution)
     flat = shaped.to_pose.inv(x) if hasattr(shaped, "to_pose") else x
-    assert goodness_of_fit(flat, law.log_prob(x)) > FAILURE_RATE
+    assert goodness_of_fit(flat, distribution.log_prob(x)) > FAILURE_RATE
     if not case.gradients:
         return  # Mixtures have no base.
     # The base coordinates are independent standard normals.
-    z = base_coordinates(law, x)
+    z = base_coordinates(distribution, x)
     for column in z.unbind(-1):
         assert stats.kstest(column.detach().numpy(), "norm").pvalue > FAILURE_RATE
     radius = z.square().sum(-1).detach().numpy()
@@ -119,39 +124,39 @@ def test_samples_fit_the_density(case):
 
 
 @pytest.mark.parametrize("rotated", [False, True])
-def test_samples_of_a_decoded_law_fit_its_density(rotated):
+def test_samples_of_a_decoded_distribution_fit_its_density(rotated):
     torch.manual_seed(0)
     case = decoded_case(joints=2, latent=2, rotated=rotated)
-    law = case.law()
-    x = law.sample((5000,))
-    assert (x[:, law.root] == 0).all()
-    assert goodness_of_fit(x[:, 1], law.log_prob(x)) > FAILURE_RATE
+    distribution = case.distribution()
+    x = distribution.sample((5000,))
+    assert (x[:, distribution.root] == 0).all()
+    assert goodness_of_fit(x[:, 1], distribution.log_prob(x)) > FAILURE_RATE
 
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("features", [1, 2])
 def test_the_density_of_a_gaussian_integrates_to_one(name, features):
-    law = gaussian_case(name, features).law()
-    axes = [torch.linspace(-9, 9, 801, dtype=torch.float64) * s for s in law.stddev]
-    axes = [axis + m for axis, m in zip(axes, law.mean, strict=True)]
-    assert integral(law, axes) == pytest.approx(1, abs=1e-6)
+    distribution = gaussian_case(name, features).distribution()
+    axes = [torch.linspace(-9, 9, 801, dtype=torch.float64) * s for s in distribution.stddev]
+    axes = [axis + m for axis, m in zip(axes, distribution.mean, strict=True)]
+    assert integral(distribution, axes) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(("base", "kind"), FLOWS)
 def test_the_density_of_a_flow_integrates_to_one(base, kind):
     torch.manual_seed(0)
-    law = flow_case(base, kind, 2).law()
-    x = law.sample((4000,))
+    distribution = flow_case(base, kind, 2).distribution()
+    x = distribution.sample((4000,))
     margin = 0.6 * (x.amax(0) - x.amin(0))
     low, high = x.amin(0) - margin, x.amax(0) + margin
     axes = [torch.linspace(a, b, 500, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
-    assert integral(law, axes) == pytest.approx(1, abs=2e-3)
+    assert integral(distribution, axes) == pytest.approx(1, abs=2e-3)
 
 
-def test_the_density_of_a_decoded_law_integrates_to_one():
+def test_the_density_of_a_decoded_distribution_integrates_to_one():
     case = decoded_case(joints=2, latent=2)
-    law = case.law()
-    x = law.sample((2000,))[:, 1]
+    distribution = case.distribution()
+    x = distribution.sample((2000,))[:, 1]
     axes = []
     for low, high in zip(x.amin(0) - 0.5, x.amax(0) + 0.5, strict=True):
         count = int((high - low) / 0.15) + 2
@@ -159,7 +164,7 @@ def test_the_density_of_a_decoded_law_integrates_to_one():
     grid = torch.cartesian_prod(*axes)
     event = torch.stack([torch.zeros_like(grid), grid], 1)
     with torch.no_grad():
-        parts = [law.estimate_log_prob(p, num_particles=512) for p in event.split(2048)]
+        parts = [distribution.estimate_log_prob(p, num_particles=512) for p in event.split(2048)]
         density = torch.cat([part.log_prob.exp() for part in parts])
     volume = math.prod(float(axis[1] - axis[0]) for axis in axes)
     assert float(density.sum() * volume) == pytest.approx(1, abs=5e-3)
@@ -174,94 +179,100 @@ def goodness_of_fit(x, log_prob):
 
 
 @torch.no_grad()
-def integral(law, axes):
+def integral(distribution, axes):
     """Trapezoidal rule on a grid; the density has vanished at its border."""
     grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
     volume = math.prod(float(axis[1] - axis[0]) for axis in axes)
-    return float(law.log_prob(grid).exp().sum() * volume)
+    return float(distribution.log_prob(grid).exp().sum() * volume)
 
 
 @every_flow
 def test_a_sample_with_its_density_in_one_pass(case):
-    law = case.law(2, 3)
-    x, log_prob = law.rsample_and_log_prob((5,))
+    distribution = case.distribution(2, 3)
+    x, log_prob = distribution.rsample_and_log_prob((5,))
     assert x.requires_grad and log_prob.requires_grad
-    torch.testing.assert_close(log_prob, law.log_prob(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(log_prob, distribution.log_prob(x), rtol=1e-6, atol=1e-6)
     torch.manual_seed(3)
-    alone = law.rsample((5,))
+    alone = distribution.rsample((5,))
     torch.manual_seed(3)
-    assert torch.equal(alone, law.rsample_and_log_prob((5,))[0])
+    assert torch.equal(alone, distribution.rsample_and_log_prob((5,))[0])
 
 
 @every_flow
 def test_the_entropy_is_the_mean_surprise(case):
-    law = case.law(2)
+    distribution = case.distribution(2)
     if not case.constant:
         with pytest.raises(NotImplementedError, match="no closed form"):
-            law.entropy()
+            distribution.entropy()
         return
     torch.manual_seed(0)
-    x, log_prob = law.rsample_and_log_prob((20_000,))
-    assert law.entropy().shape == (2,)
+    x, log_prob = distribution.rsample_and_log_prob((20_000,))
+    assert distribution.entropy().shape == (2,)
     error = (-log_prob).std(0) / math.sqrt(len(log_prob))
-    assert ((law.entropy() + log_prob.mean(0)).abs() < 5 * error).all()
+    assert ((distribution.entropy() + log_prob.mean(0)).abs() < 5 * error).all()
 
 
 @every_flow
 def test_constant_log_determinants(case):
-    law = case.law()
-    assert law.constant_ladj is case.constant
-    x = law.sample((50,))
-    z = base_coordinates(law, x)
-    ladj = law.log_prob(x) + 0.5 * z.square().sum(-1)
+    distribution = case.distribution()
+    assert distribution.constant_ladj is case.constant
+    x = distribution.sample((50,))
+    z = base_coordinates(distribution, x)
+    ladj = distribution.log_prob(x) + 0.5 * z.square().sum(-1)
     assert (ladj.std() < 1e-9) == case.constant
 
 
-@pytest.mark.parametrize("case", [c for c in LAWS.values() if c.constant], ids=str)
+@pytest.mark.parametrize("case", [c for c in DISTRIBUTIONS.values() if c.constant], ids=str)
 def test_the_mode_beats_perturbations(case):
-    law = case.law(2, 3)
-    mode = law.mode
+    distribution = case.distribution(2, 3)
+    mode = distribution.mode
     assert mode.shape == (2, 3, *case.event_shape)
-    best = law.log_prob(mode)
+    best = distribution.log_prob(mode)
     for scale in (1e-3, 0.1, 1.0):
         noise = scale * randn(200, 2, 3, *case.event_shape, seed=2)
-        assert (law.log_prob(mode + noise) < best).all()
-    assert (law.log_prob(law.sample((200,))) < best).all()
+        assert (distribution.log_prob(mode + noise) < best).all()
+    assert (distribution.log_prob(distribution.sample((200,))) < best).all()
 
 
-@pytest.mark.parametrize("case", [c for c in FLOW_LAWS.values() if not c.constant], ids=str)
+@pytest.mark.parametrize(
+    "case", [c for c in FLOW_DISTRIBUTIONS.values() if not c.constant], ids=str
+)
 def test_a_flow_without_a_closed_mode_says_so(case):
-    law = case.law(2)
+    distribution = case.distribution(2)
     with pytest.raises(NotImplementedError, match=r"use \.centre .* or a numerical MAP"):
-        _ = law.mode
-    assert law.centre.shape == (2, *case.event_shape)
-    torch.testing.assert_close(base_coordinates(law, law.centre), torch.zeros_like(law.centre))
+        _ = distribution.mode
+    assert distribution.centre.shape == (2, *case.event_shape)
+    torch.testing.assert_close(
+        base_coordinates(distribution, distribution.centre), torch.zeros_like(distribution.centre)
+    )
 
 
-@pytest.mark.parametrize("case", DECODED_LAWS.values(), ids=str)
-def test_a_decoded_law_has_no_closed_mode_but_a_point_estimate(case):
-    law = case.law(2)
+@pytest.mark.parametrize("case", DECODED_DISTRIBUTIONS.values(), ids=str)
+def test_a_decoded_distribution_has_no_closed_mode_but_a_point_estimate(case):
+    distribution = case.distribution(2)
     with pytest.raises(NotImplementedError, match=r"use \.point_estimate"):
-        _ = law.mode
-    assert law.point_estimate.shape == (2, *case.event_shape)
-    torch.testing.assert_close(law.point_estimate, law.decode(law.latent.centre))
+        _ = distribution.mode
+    assert distribution.point_estimate.shape == (2, *case.event_shape)
+    torch.testing.assert_close(
+        distribution.point_estimate, distribution.decode(distribution.latent.centre)
+    )
 
 
-@every_law
-def test_what_a_law_says_it_knows(case):
-    law = case.law()
-    assert law.has_rsample is case.gradients
-    assert isinstance(law, TorchDistributionMixin)
-    assert law.support.event_dim == len(case.event_shape)
-    assert law.support.check(law.sample((3,))).all()
+@every_distribution
+def test_what_a_distribution_says_it_knows(case):
+    distribution = case.distribution()
+    assert distribution.has_rsample is case.gradients
+    assert isinstance(distribution, TorchDistributionMixin)
+    assert distribution.support.event_dim == len(case.event_shape)
+    assert distribution.support.check(distribution.sample((3,))).all()
     if case.flow:
-        assert law.log_prob_kind == "exact"
+        assert distribution.log_prob_kind == "exact"
     if not case.exact:
-        assert law.log_prob_kind == "bound"
-    assert repr(law)
+        assert distribution.log_prob_kind == "bound"
+    assert repr(distribution)
 
 
-@every_law
+@every_distribution
 def test_gradients_reach_value_context_and_parameters(case):
     c = randn(case.context).requires_grad_()
     x = case.build(c).sample((4,)).requires_grad_()
@@ -277,46 +288,46 @@ def test_gradients_reach_value_context_and_parameters(case):
     case.module.zero_grad()
 
 
-@every_law
+@every_distribution
 def test_sample_has_no_gradient_and_seeds_decide(case):
-    law = case.law(2)
+    distribution = case.distribution(2)
     torch.manual_seed(1)
-    x = law.sample((3,))
+    x = distribution.sample((3,))
     torch.manual_seed(1)
-    assert torch.equal(x, law.sample((3,)))
+    assert torch.equal(x, distribution.sample((3,)))
     assert not x.requires_grad
 
 
-@every_law
+@every_distribution
 def test_float32(case):
     c = randn(5, case.context)
-    law = case.build(c)
+    distribution = case.build(c)
     torch.manual_seed(0)
-    x = law.sample()
-    log_prob = law.log_prob(x)
+    x = distribution.sample()
+    log_prob = distribution.log_prob(x)
     module = case.module
     # The zoo's modules are shared: give the dtype back.
     try:
-        law32 = (module.float(), case.build(c.float()))[1]
-        for value in (law32.sample((2,)), law32.log_prob(x.float())):
+        distribution32 = (module.float(), case.build(c.float()))[1]
+        for value in (distribution32.sample((2,)), distribution32.log_prob(x.float())):
             assert value.dtype == torch.float32
         if case.gradients:
-            assert law32.rsample().dtype == torch.float32
-        log_prob32 = law32.log_prob(x.float())
+            assert distribution32.rsample().dtype == torch.float32
+        log_prob32 = distribution32.log_prob(x.float())
         if case.flow:
-            assert law32.rsample_and_log_prob()[1].dtype == torch.float32
+            assert distribution32.rsample_and_log_prob()[1].dtype == torch.float32
     finally:
         module.double()
     torch.testing.assert_close(log_prob32.double(), log_prob, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none")
-@every_law
+@every_distribution
 def test_device(case):
     c = randn(2, case.context)
-    law = case.build(c)
-    x = law.sample()
-    expected = law.log_prob(x)
+    distribution = case.build(c)
+    x = distribution.sample()
+    expected = distribution.log_prob(x)
     try:
         case.module.cuda()
         moved = case.build(c.cuda())
@@ -327,12 +338,12 @@ def test_device(case):
     torch.testing.assert_close(value.cpu(), expected)
 
 
-@every_law
+@every_distribution
 def test_values_are_validated(case):
-    law = case.law(2)
+    distribution = case.distribution(2)
     wrong = torch.zeros(2, *case.event_shape[:-1], case.event_shape[-1] + 1, dtype=torch.float64)
     with pytest.raises(ValueError, match="event_shape|right-most"):
-        law.log_prob(wrong)
+        distribution.log_prob(wrong)
     bad = torch.full((2, *case.event_shape), math.nan, dtype=torch.float64)
     with pytest.raises(ValueError, match="support"):
-        law.log_prob(bad)
+        distribution.log_prob(bad)

@@ -20,24 +20,24 @@ def gaussian(*batch, scale=1.0):
 
 def test_a_gaussian_becomes_a_gaussian_of_other_spread():
     base = gaussian(2)
-    law = RecalibratedDistribution(base, T)
+    distribution = RecalibratedDistribution(base, T)
     expected = dist.Normal(base.mean, T[:, None].expand(4, 3)).to_event(2)
     x = randn(5, 2, 4, 3, seed=1)
-    torch.testing.assert_close(law.log_prob(x), expected.log_prob(x))
-    torch.testing.assert_close(law.mode, base.mode)
-    spread = law.sample((20_000,)).std(0)
+    torch.testing.assert_close(distribution.log_prob(x), expected.log_prob(x))
+    torch.testing.assert_close(distribution.mode, base.mode)
+    spread = distribution.sample((20_000,)).std(0)
     torch.testing.assert_close(spread, expected.stddev, rtol=0.04, atol=0)
-    assert law.log_prob_kind == "exact"
+    assert distribution.log_prob_kind == "exact"
 
 
 def test_a_temperature_for_each_context_widens_the_batch():
     base = gaussian()
     factor = torch.stack([T, 2 * T])
-    law = RecalibratedDistribution(base, factor)
-    assert law.batch_shape == (2,) and law.sample((3,)).shape == (3, 2, 4, 3)
+    distribution = RecalibratedDistribution(base, factor)
+    assert distribution.batch_shape == (2,) and distribution.sample((3,)).shape == (3, 2, 4, 3)
     x = randn(4, 3)
     each = torch.stack([RecalibratedDistribution(base, row).log_prob(x) for row in factor])
-    torch.testing.assert_close(law.log_prob(x), each)
+    torch.testing.assert_close(distribution.log_prob(x), each)
 
 
 def rays(*batch, seed=7):
@@ -49,20 +49,22 @@ D = torch.tensor([0.7, 1.5, 1.0, 0.4], dtype=torch.float64)
 
 def test_a_gaussian_is_scaled_along_the_line_of_sight_and_across_it():
     base, ray = gaussian(2), rays(2)
-    law = RecalibratedDistribution(base, T, depth=D, ray=ray)
+    distribution = RecalibratedDistribution(base, T, depth=D, ray=ray)
     outer = ray[..., :, None] * ray[..., None, :]
     matrix = T[:, None, None] * torch.eye(3).double() + (D - T)[:, None, None] * outer
     expected = dist.MultivariateNormal(base.mean, matrix @ matrix.mT).to_event(1)
     x = randn(5, 2, 4, 3, seed=1)
-    torch.testing.assert_close(law.log_prob(x), expected.log_prob(x))
-    torch.testing.assert_close(law.without(law.moved(x)), x)
-    gap = law.sample((20_000,)) - base.mean
+    torch.testing.assert_close(distribution.log_prob(x), expected.log_prob(x))
+    torch.testing.assert_close(distribution.without(distribution.moved(x)), x)
+    gap = distribution.sample((20_000,)) - base.mean
     for direction, factor in ((ray, D), (torch.linalg.cross(ray, rays(2, seed=9)), T)):
         along = (gap * torch.nn.functional.normalize(direction, dim=-1)).sum(-1)
         torch.testing.assert_close(along.std(0), factor.expand(2, 4), rtol=0.04, atol=0)
-    torch.testing.assert_close(law.stretch, (matrix @ matrix.mT).diagonal(dim1=-2, dim2=-1).sqrt())
-    wide = law.expand((3, 2))
-    torch.testing.assert_close(wide.log_prob(x[:3]), law.log_prob(x[:3]))
+    torch.testing.assert_close(
+        distribution.stretch, (matrix @ matrix.mT).diagonal(dim1=-2, dim2=-1).sqrt()
+    )
+    wide = distribution.expand((3, 2))
+    torch.testing.assert_close(wide.log_prob(x[:3]), distribution.log_prob(x[:3]))
     assert wide.sample((5,)).shape == (5, 3, 2, 4, 3)
 
 
@@ -74,31 +76,34 @@ def test_one_factor_needs_no_line_of_sight():
 
 
 @pytest.mark.parametrize("rotated", [False, True])
-def test_everything_a_decoded_law_gives_moves_together(rotated):
-    base = decoded_case(rotated=rotated).frozen_law(3)
-    law = RecalibratedDistribution(base, T)
+def test_everything_a_decoded_distribution_gives_moves_together(rotated):
+    base = decoded_case(rotated=rotated).frozen_distribution(3)
+    distribution = RecalibratedDistribution(base, T)
     for name in ("sample", "hypotheses"):
         torch.manual_seed(0)
         before = getattr(base, name)((6,))
         torch.manual_seed(0)
-        after = getattr(law, name)((6,))
+        after = getattr(distribution, name)((6,))
         gap = (before - base.point_estimate) * T[:, None]
         torch.testing.assert_close(after, base.point_estimate + gap)
-        torch.testing.assert_close(law.without(after), before)
+        torch.testing.assert_close(distribution.without(after), before)
         assert (after[..., 0, :] == 0).all()
-    torch.testing.assert_close(law.point_estimate, base.point_estimate)
-    assert law.latent is law.base_law.latent and law.log_prob_kind == "bound"
-    x = law.sample()
-    expected = base.log_prob(law.without(x)) - 3 * T[1:].log().sum()
-    torch.testing.assert_close(law.log_prob(x), expected)
-    found = law.estimate_log_prob(x, num_particles=128, noise_seed=3)
+    torch.testing.assert_close(distribution.point_estimate, base.point_estimate)
+    assert (
+        distribution.latent is distribution.base_distribution.latent
+        and distribution.log_prob_kind == "bound"
+    )
+    x = distribution.sample()
+    expected = base.log_prob(distribution.without(x)) - 3 * T[1:].log().sum()
+    torch.testing.assert_close(distribution.log_prob(x), expected)
+    found = distribution.estimate_log_prob(x, num_particles=128, noise_seed=3)
     assert found.num_particles == 128 and (found.effective_sample_size > 1).all()
     with pytest.raises(NotImplementedError, match="point_estimate"):
-        _ = law.mode
+        _ = distribution.mode
 
 
 def test_the_root_has_no_temperature():
-    base = lifting_case().frozen_law(2)
+    base = lifting_case().frozen_distribution(2)
     x = base.sample()
     factor = torch.tensor([7.0, 1.0, 1.0], dtype=torch.float64)
     torch.testing.assert_close(RecalibratedDistribution(base, factor).log_prob(x), base.log_prob(x))
@@ -106,10 +111,12 @@ def test_the_root_has_no_temperature():
 
 @pytest.mark.parametrize("depth", [None, D])
 def test_the_log_determinant_is_autograds(depth):
-    law = RecalibratedDistribution(gaussian(), T, depth=depth, ray=rays())
+    distribution = RecalibratedDistribution(gaussian(), T, depth=depth, ray=rays())
     x = randn(4, 3)
-    jacobian = torch.autograd.functional.jacobian(law.without, x).reshape(12, 12)
-    change = law.log_prob(x) - law.base_law.log_prob(law.without(x))
+    jacobian = torch.autograd.functional.jacobian(distribution.without, x).reshape(12, 12)
+    change = distribution.log_prob(x) - distribution.base_distribution.log_prob(
+        distribution.without(x)
+    )
     torch.testing.assert_close(change, torch.linalg.slogdet(jacobian).logabsdet)
 
 
@@ -144,8 +151,8 @@ class Model(nn.Module):
         self.calibration = Recalibration([(0,), (1, 2), (3,)], parents=(-1, 0, 0, 1))
 
     def conditional(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
-        law = self.inner.conditional(p2d, confidence, focal=focal, center=center)
-        return self.calibration(law, p2d, confidence, focal=focal, center=center)
+        distribution = self.inner.conditional(p2d, confidence, focal=focal, center=center)
+        return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
 
 @pytest.fixture
@@ -166,12 +173,12 @@ def test_groups_join_both_sides():
         assert all({skeleton.mirror[j] for j in group} == set(group) for group in groups)
 
 
-def test_unfitted_or_switched_off_is_the_law_itself(model):
+def test_unfitted_or_switched_off_is_the_distribution_itself(model):
     p2d = randn(3, 4, 2)
-    law = model.conditional(p2d)
-    assert isinstance(law, RecalibratedDistribution)
+    distribution = model.conditional(p2d)
+    assert isinstance(distribution, RecalibratedDistribution)
     torch.testing.assert_close(
-        law.base_law.scale, model.inner.noise_scale * torch.tensor(-0.5).exp()
+        distribution.base_distribution.scale, model.inner.noise_scale * torch.tensor(-0.5).exp()
     )
     model.calibration.enabled = False
     assert not isinstance(model.conditional(p2d), RecalibratedDistribution)
@@ -187,11 +194,11 @@ def test_hidden_joints_and_known_intrinsics_have_their_temperature(model):
     p2d = randn(2, 4, 2) + torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     confidence = torch.ones(2, 4, dtype=torch.float64)
     confidence[1, 3] = 0
-    law = model.conditional(p2d, confidence)
-    plain = law.temperature
-    assert (law.ray == torch.tensor([0.0, 0.0, 1.0])).all()
+    distribution = model.conditional(p2d, confidence)
+    plain = distribution.temperature
+    assert (distribution.ray == torch.tensor([0.0, 0.0, 1.0])).all()
     deep = torch.tensor([[0.1, -0.1, -0.1, 0.2], [0.1, -0.1, -0.1, 0.5]]).double()
-    torch.testing.assert_close(law.depth.log(), deep)
+    torch.testing.assert_close(distribution.depth.log(), deep)
     base = torch.tensor([0.0, 0.3, 0.3, -0.2]).double()
     torch.testing.assert_close(plain[0].log(), base)
     torch.testing.assert_close(plain[1].log(), base + torch.tensor([0, 0, 0, 0.4]).double())
@@ -201,10 +208,10 @@ def test_hidden_joints_and_known_intrinsics_have_their_temperature(model):
 
 @pytest.mark.parametrize("focal", [None, 900.0])
 def test_the_residual_guesses_the_detectors_noise(focal):
-    """For a law whose point estimate is true it is the noise over the person's size."""
+    """For a distribution whose point estimate is true it is the noise over the person's size."""
     pose = 0.3 * randn(50, 17, 3)
     pose[:, 0] = 0
-    law = dist.Normal(pose, 0.01).to_event(2)
+    distribution = dist.Normal(pose, 0.01).to_event(2)
     calibration = Recalibration(joint_groups(H36M_17)).double()
     # Far away, where weak perspective is exact as well.
     exact = project(pose + torch.tensor([0.5, 0.3, 400.0]), focal=900.0, center=500.0)
@@ -213,7 +220,7 @@ def test_the_residual_guesses_the_detectors_noise(focal):
     for share in (0.0, 0.01, 0.1):
         noise = share * size[:, None, None] * randn(50, 17, 2, seed=5)
         features, ray = calibration.read(
-            point_estimate_of(law), exact + noise, focal=focal, center=(500.0, 500.0)
+            point_estimate_of(distribution), exact + noise, focal=focal, center=(500.0, 500.0)
         )
         if share == 0 and focal is not None:
             true = torch.nn.functional.normalize(pose + torch.tensor([0.5, 0.3, 400.0]), dim=-1)
@@ -229,18 +236,18 @@ def test_the_residual_guesses_the_detectors_noise(focal):
 def test_features_do_not_depend_on_the_2d_unit_or_on_hidden_joints(model):
     p2d, confidence = randn(3, 4, 2, seed=2), torch.ones(3, 4).double()
     confidence[0, 1] = 0
-    law = model.inner.conditional(p2d, confidence)
-    feats = model.calibration.read(point_estimate_of(law), p2d, confidence)
+    distribution = model.inner.conditional(p2d, confidence)
+    feats = model.calibration.read(point_estimate_of(distribution), p2d, confidence)
     spoiled = p2d.clone()
     spoiled[0, 1] = torch.nan
     torch.testing.assert_close(
-        model.calibration.read(point_estimate_of(law), 7 * spoiled + 3, confidence), feats
+        model.calibration.read(point_estimate_of(distribution), 7 * spoiled + 3, confidence), feats
     )
     known = model.calibration.read(
-        point_estimate_of(law), p2d, confidence, focal=1.5, center=(0.1, 0.2)
+        point_estimate_of(distribution), p2d, confidence, focal=1.5, center=(0.1, 0.2)
     )
     scaled = model.calibration.read(
-        point_estimate_of(law), 100 * spoiled, confidence, focal=150.0, center=(10, 20)
+        point_estimate_of(distribution), 100 * spoiled, confidence, focal=150.0, center=(10, 20)
     )
     torch.testing.assert_close(scaled, known)
     assert all(part.isfinite().all() for part in (*feats, *known))
@@ -249,11 +256,12 @@ def test_features_do_not_depend_on_the_2d_unit_or_on_hidden_joints(model):
 
 @pytest.mark.parametrize("focal", [None, 900.0])
 def test_a_person_in_one_place_has_finite_temperatures(focal):
-    law = dist.Normal(randn(2, 17, 3), 0.01).to_event(2)
+    distribution = dist.Normal(randn(2, 17, 3), 0.01).to_event(2)
     calibration = Recalibration(joint_groups(H36M_17)).double()
     p2d = torch.full((2, 17, 2), 300.0).double()
     assert all(
-        part.isfinite().all() for part in calibration.read(point_estimate_of(law), p2d, focal=focal)
+        part.isfinite().all()
+        for part in calibration.read(point_estimate_of(distribution), p2d, focal=focal)
     )
 
 
@@ -293,9 +301,9 @@ def test_files_with_one_factor_for_all_directions_load_as_what_they_were(model):
     old["calibration.log_temperature"] = torch.tensor([0.0, 0.3, -0.2]).double()
     old["calibration.slopes"] = torch.tensor([0.1, 0.4, 0.0, 0.05, 0.02]).double()
     model.load_state_dict(old)
-    law = model.conditional(randn(2, 4, 2), focal=1.0)
-    torch.testing.assert_close(law.depth, law.temperature)
-    assert not torch.equal(law.depth, torch.ones_like(law.depth))
+    distribution = model.conditional(randn(2, 4, 2), focal=1.0)
+    torch.testing.assert_close(distribution.depth, distribution.temperature)
+    assert not torch.equal(distribution.depth, torch.ones_like(distribution.depth))
 
 
 def test_stored_with_the_weights_and_absent_from_old_files(model):

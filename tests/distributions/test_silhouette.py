@@ -1,4 +1,4 @@
-"""The silhouette's law: a density, its sampler, and what it does to a pose."""
+"""The silhouette's distribution: a density, its sampler, and what it does to a pose."""
 
 import math
 
@@ -15,7 +15,7 @@ from propose_prob.geometry.rotations import matrix_from_axis_angle
 from propose_prob.images.raster import rasterize
 
 
-def law(count=1, **options):
+def distribution(count=1, **options):
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(2, 5, 2, generator=generator, dtype=torch.float64) * 10 + 5
     weights = torch.tensor([1.0, 2.0, 1.0, 3.0, 1.0], dtype=torch.float64)
@@ -28,26 +28,28 @@ def test_it_integrates_to_one():
     edges = torch.linspace(-10.1, 30.1, 202, dtype=torch.float64)
     grid = torch.cartesian_prod(edges, edges)
     for outliers in (0.0, 0.2):
-        mass = law(outliers=outliers).log_prob(grid[:, None, None].expand(-1, 2, 1, 2)).exp()
+        mass = (
+            distribution(outliers=outliers).log_prob(grid[:, None, None].expand(-1, 2, 1, 2)).exp()
+        )
         torch.testing.assert_close(
             mass.sum(0) * 0.2**2, torch.ones(2, dtype=torch.float64), atol=3e-3, rtol=0
         )
 
 
 def test_samples_have_its_moments_and_pixels_are_independent():
-    one = law(count=3)
+    one = distribution(count=3)
     torch.manual_seed(0)
     samples = one.sample((20_000,))
     assert samples.shape == (20_000, 2, 3, 2)
     mean = 0.8 * (one.weights[:, None] * one.points).sum(-2) + 0.2 * 10
     torch.testing.assert_close(samples.mean((0, 2)), mean, atol=0.1, rtol=0)
-    # The entropy is the mean of -log p, and that of the law of pixels is their sum.
-    single = law().log_prob(samples[:, :, :1]).mean(0)
+    # The entropy is the mean of -log p, and that of the distribution of pixels is their sum.
+    single = distribution().log_prob(samples[:, :, :1]).mean(0)
     torch.testing.assert_close(one.log_prob(samples).mean(0), 3 * single, atol=0.1, rtol=0.02)
 
 
 def test_shapes_expand_and_work_in_pyro():
-    one = law(count=4)
+    one = distribution(count=4)
     assert one.batch_shape == (2,) and one.event_shape == (4, 2)
     wide = one.expand((3, 2))
     value = torch.rand(4, 2, dtype=torch.float64) * 20
@@ -65,9 +67,9 @@ def test_shapes_expand_and_work_in_pyro():
 
 def test_outside_the_image_only_the_person_counts():
     far = torch.tensor([[-30.0, -30.0]], dtype=torch.float64)
-    assert (law().log_prob(far) < -50).all()
+    assert (distribution().log_prob(far) < -50).all()
     inside = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
-    assert (law().log_prob(inside) > math.log(0.2 / 400) - 1e-6).all()
+    assert (distribution().log_prob(inside) > math.log(0.2 / 400) - 1e-6).all()
 
 
 def test_pixels_are_spread_evenly():
@@ -85,7 +87,7 @@ def test_pixels_are_spread_evenly():
 
 
 def test_a_silhouette_finds_an_arm_that_no_keypoint_shows():
-    """A Pyro program: a normal law over one elbow's angle, keypoints without the arm, the mask."""
+    """A Pyro program: a normal over one elbow's angle, keypoints without the arm, the mask."""
     body = load_open_body()
     light = body.only("h36m_17")
     faces, rest = body.faces, body(torch.eye(3).expand(24, 3, 3)).vertices
@@ -147,7 +149,7 @@ def test_a_silhouette_finds_an_arm_that_no_keypoint_shows():
 )
 def test_wrong_input_is_named(options, message):
     with pytest.raises(InputError, match=message):
-        law(**options)
+        distribution(**options)
 
 
 def test_wrong_shapes_are_named():
@@ -156,7 +158,7 @@ def test_wrong_shapes_are_named():
     with pytest.raises(InputError, match="weights"):
         SilhouetteLikelihood(torch.zeros(4, 2), 2, scale=1.0, size=(9, 9), weights=torch.ones(3))
     with pytest.raises(InputError, match="pixels of shape"):
-        law().log_prob(torch.zeros(3, 2))
+        distribution().log_prob(torch.zeros(3, 2))
     with pytest.raises(InputError, match="mask"):
         silhouette_pixels(torch.zeros(3, 3, dtype=torch.bool), 4)
     with pytest.raises(InputError, match="at least 1"):

@@ -35,7 +35,7 @@ class Oracle:
         pose = self.p3d[gap.sum((-1, -2)).argmin(1)]
         spread = self.spread
 
-        class Law:
+        class Distribution:
             point_estimate = pose
 
             def sample(self, shape):
@@ -43,7 +43,7 @@ class Oracle:
                 noise[..., 0, :] = 0
                 return pose + noise
 
-        return Law()
+        return Distribution()
 
 
 def clips(*, joints=MPI_INF_3DHP_17, invalid=2):

@@ -12,7 +12,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def gaussian(width, *, num_samples=50, items=2000, joints=16, seed=0):
-    """Samples of a law ``width`` times as wide as the one that the truth comes from."""
+    """Samples of a distribution ``width`` times as wide as the one that the truth comes from."""
     generator = torch.Generator().manual_seed(seed)
     centre = torch.randn(items, joints, 3, generator=generator)
     scale = torch.rand(items, joints, 3, generator=generator) + 0.1

@@ -9,7 +9,7 @@ from propose_prob.distributions import FlowDistribution
 from propose_prob.distributions.flow import diagonal_normal
 from propose_prob.evaluation.coverage import PITHistogram, RankHistogram, rank_among
 from propose_prob.transforms import DiagonalAffine
-from tests.zoo import FLOW_LAWS
+from tests.zoo import FLOW_DISTRIBUTIONS
 
 
 def draws(width=1.0, *, samples=49, items=3000, joints=2, seed=0):
@@ -24,7 +24,7 @@ def pit(samples, target, mask=None, **options):
     return histogram
 
 
-def test_the_right_law_is_flat_for_few_and_many_samples():
+def test_the_right_distribution_is_flat_for_few_and_many_samples():
     for samples in (2, 49, 50):
         density = pit(*draws(samples=samples), bins=10).compute()
         counts = density.numpy() * 3000 / 10
@@ -90,13 +90,13 @@ def test_ranks_equal_scipy_and_ties_are_random():
 
 
 @pytest.mark.parametrize("name", ["flow_pagd_affine", "flow_pagd_glow_additive"])
-def test_sbc_of_an_exact_law_is_uniform_and_finds_a_wrong_one(name):
+def test_sbc_of_an_exact_distribution_is_uniform_and_finds_a_wrong_one(name):
     torch.manual_seed(0)
-    law = FLOW_LAWS[name].frozen_law(600)
-    samples, truth = law.sample((19,)), law.sample()
+    distribution = FLOW_DISTRIBUTIONS[name].frozen_distribution(600)
+    samples, truth = distribution.sample((19,)), distribution.sample()
 
     def sbc(value):
-        density = rank_among(law.log_prob(samples), law.log_prob(value))
+        density = rank_among(distribution.log_prob(samples), distribution.log_prob(value))
         return RankHistogram(19, bins=20), density
 
     histogram, ranks = sbc(truth)
@@ -104,7 +104,7 @@ def test_sbc_of_an_exact_law_is_uniform_and_finds_a_wrong_one(name):
     result = histogram.compute()
     assert result.count == 600
     assert stats.chi2.sf(float(result.chi2), 19) > 1e-3
-    centre = law.centre
+    centre = distribution.centre
     histogram, ranks = sbc(centre + 0.5 * (truth - centre))
     histogram.update(ranks)
     assert stats.chi2.sf(float(histogram.compute().chi2), 19) < 1e-6

@@ -35,7 +35,7 @@ PROTOCOL = Protocol(
     "test",
     keypoints="exact",
     num_samples=12,
-    samples="law",
+    samples="distribution",
     num_joints=6,
     hidden_joints=None,
 )
@@ -338,7 +338,7 @@ def test_json_holds_everything():
         ({"num_views": 1}, "1 view,"),
         ({"frame_stride": 5}, "one frame in 5"),
         ({"seed": 7}, "seed 7"),
-        ({"num_samples": 50}, "50 samples of the law"),
+        ({"num_samples": 50}, "50 samples of the distribution"),
         ({"point": "the exact mode"}, "estimate is the exact mode"),
         ({"keypoint_unit": "half widths"}, "(half widths)"),
         ({"min_joints": 5}, "at least 5 joints were seen"),

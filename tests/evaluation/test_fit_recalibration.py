@@ -43,7 +43,7 @@ class Set:
 
 
 class Guesser(nn.Module):
-    """Normal laws around zero whose stated spread is wrong by a factor for each joint."""
+    """Normal distributions around zero whose stated spread is wrong by a factor for each joint."""
 
     def __init__(self, factor, *, slot=False):
         super().__init__()
@@ -57,9 +57,13 @@ class Guesser(nn.Module):
         scale = (0.1 * self.factor)[:, None].expand(*p2d.shape[:-1], 3)
         hidden = (confidence == 0)[..., None]
         scale = torch.where(hidden, 0.5 * scale, scale)
-        law = dist.Normal(torch.zeros_like(scale), scale).to_event(2)
+        distribution = dist.Normal(torch.zeros_like(scale), scale).to_event(2)
         slot = getattr(self, "calibration", None)
-        return law if slot is None else slot(law, p2d, confidence, focal=focal, center=center)
+        return (
+            distribution
+            if slot is None
+            else slot(distribution, p2d, confidence, focal=focal, center=center)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +104,16 @@ def test_wrong_spreads_are_found_and_put_right(data, slot):
     else:
         assert isinstance(result.model, RecalibratedModel) and result.model.model is model
         assert "calibration.slopes" in result.model.state_dict()
-    law = result.model.conditional(data.p2d[:3], torch.ones(3, 4))
-    assert isinstance(law, RecalibratedDistribution)
-    torch.testing.assert_close(law.temperature[:, 1], law.temperature[:, 2])
+    distribution = result.model.conditional(data.p2d[:3], torch.ones(3, 4))
+    assert isinstance(distribution, RecalibratedDistribution)
+    torch.testing.assert_close(distribution.temperature[:, 1], distribution.temperature[:, 2])
     result.calibration.enabled = False
     assert not isinstance(
         result.model.conditional(data.p2d[:3], torch.ones(3, 4)), RecalibratedDistribution
     )
 
 
-def test_a_right_law_stays_as_it_is(data):
+def test_a_right_distribution_stays_as_it_is(data):
     result = recalibrate(Guesser([1.0] * 4), [data], skeleton=FOUR, samples=60, hidden=(0,))
     assert (result.calibration.log_temperature.exp() - 1).abs().max() < 0.08
     (before,), (after,) = result.before.values(), result.after.values()
@@ -140,8 +144,10 @@ def test_observation_noise_is_found_by_the_density():
     assert result.nll[1] < result.nll[0] - 0.1
     assert "observation noise times" in result.to_table()
     assert torch.equal(model.noise_scale, torch.full((3,), 0.05))
-    law = result.model.conditional(p2d)
-    assert law.base_law.scale[0] == pytest.approx(0.05 * float(result.calibration.log_noise.exp()))
+    distribution = result.model.conditional(p2d)
+    assert distribution.base_distribution.scale[0] == pytest.approx(
+        0.05 * float(result.calibration.log_noise.exp())
+    )
 
 
 def test_golden_section_finds_the_valley():

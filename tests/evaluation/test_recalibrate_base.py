@@ -33,15 +33,15 @@ def test_the_base_is_widened_and_nothing_else(model):
     p2d = randn(5, 17, 2)
     plain = model.conditional(p2d, focal=1.0)
     model.calibration.log_temperature.fill_(0.4)
-    law = model.conditional(p2d, focal=1.0)
-    torch.testing.assert_close(law.mode, plain.mode)
-    torch.testing.assert_close(law.entropy(), plain.entropy() + 144 * 0.4)
+    distribution = model.conditional(p2d, focal=1.0)
+    torch.testing.assert_close(distribution.mode, plain.mode)
+    torch.testing.assert_close(distribution.entropy(), plain.entropy() + 144 * 0.4)
     x = plain.sample()
     z = plain.flow.transform.inv(plain.to_pose.inv(x))
     base = plain.flow.base_dist
     gap = (z - base.mean) / base.stddev
     change = 0.5 * gap.square().sum(-1) * (1 - torch.tensor(-0.8).exp()) - 144 * 0.4
-    torch.testing.assert_close(law.log_prob(x), plain.log_prob(x) + change)
+    torch.testing.assert_close(distribution.log_prob(x), plain.log_prob(x) + change)
     model.calibration.enabled = False
     torch.testing.assert_close(model.conditional(p2d, focal=1.0).entropy(), plain.entropy())
 
@@ -53,12 +53,12 @@ def test_what_the_temperature_depends_on(model):
     model.calibration.slopes[:2] = torch.tensor([0.1, 0.2])
     for focal, log in ((None, 0.0), (1.5, 0.1)):
         before = plain if focal is None else None
-        law = model.conditional(p2d, confidence, focal=focal)
+        distribution = model.conditional(p2d, confidence, focal=focal)
         if before is None:
             model.calibration.enabled = False
             before = model.conditional(p2d, confidence, focal=focal).flow.base_dist
             model.calibration.enabled = True
-        factor = (law.flow.base_dist.stddev / before.stddev).log()
+        factor = (distribution.flow.base_dist.stddev / before.stddev).log()
         expected = torch.tensor([log, log + 0.2 * 4 * 4 / 17]).double()
         torch.testing.assert_close(factor, expected[:, None].expand(2, 144))
     model.calibration.slopes.copy_(torch.tensor([0.0, 0.0, 0.5, 0.0, 0.0, 0.0]))
@@ -106,17 +106,23 @@ class Lifter(nn.Module):
         claimed = (true.sqrt() * 0.12).expand(-1, 9)
         base = diagonal_normal(torch.zeros_like(claimed), claimed)
         one = DiagonalAffine(torch.zeros(9), torch.zeros(9))
-        law = PoseFlowDistribution(FlowDistribution(base, one), VectorToJoints())
+        distribution = PoseFlowDistribution(FlowDistribution(base, one), VectorToJoints())
         if self.calibration.active:
-            law = self.calibration(law, self.told(p2d, confidence, focal=focal))
-        return PushforwardDistribution(law, lambda x: x, (4, 3)) if self.exact else law
+            distribution = self.calibration(distribution, self.told(p2d, confidence, focal=focal))
+        return (
+            PushforwardDistribution(distribution, lambda x: x, (4, 3))
+            if self.exact
+            else distribution
+        )
 
     def told(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
         claimed = (0.05 * p2d[:, 1, :1].sigmoid()).sqrt() * 0.12
         base = diagonal_normal(torch.zeros(len(p2d), 9), claimed.expand(-1, 9))
         one = DiagonalAffine(torch.zeros(9), torch.zeros(9))
-        law = PoseFlowDistribution(FlowDistribution(base, one), VectorToJoints())
-        return self.calibration.features(law, confidence, focal is not None, torch.zeros(len(p2d)))
+        distribution = PoseFlowDistribution(FlowDistribution(base, one), VectorToJoints())
+        return self.calibration.features(
+            distribution, confidence, focal is not None, torch.zeros(len(p2d))
+        )
 
 
 class Set:
@@ -150,15 +156,17 @@ def test_wrong_spreads_are_found_and_put_right():
     state = torch.get_rng_state()
     recalibrate_base(model, model, [data], skeleton=FOUR, samples=40, hidden=(0,))
     assert torch.equal(torch.get_rng_state(), state)
-    law = model.conditional(data.p2d, torch.ones(400, 4), focal=torch.ones(400)).law
-    found = law.flow.base_dist.stddev[:, 0]
+    distribution = model.conditional(
+        data.p2d, torch.ones(400, 4), focal=torch.ones(400)
+    ).distribution
+    found = distribution.flow.base_dist.stddev[:, 0]
     true = 0.05 * data.p2d[:, 1, 0].sigmoid()
     # Within the limits of the temperature.
     inside = (true > 0.004) & (true < 0.045)
     torch.testing.assert_close(found[inside], true[inside], rtol=0.12, atol=0)
 
 
-def test_a_law_of_another_kind_is_refused():
+def test_a_distribution_of_another_kind_is_refused():
     with pytest.raises(InputError, match="body's joints, got PoseFlow"):
         model = Lifter(exact=False)
         recalibrate_base(model, model, [Set(8)], skeleton=FOUR, samples=4)

@@ -61,7 +61,7 @@ def test_chunks_do_not_change_the_scores(monkeypatch):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12, equal_nan=True)
 
 
-def test_a_point_law_scores_its_error():
+def test_a_point_distribution_scores_its_error():
     _, target = draw(0)
     joints, pose = energy_scores(torch.zeros(6, 4, 5, 3, dtype=torch.float64), target)
     torch.testing.assert_close(joints, target.norm(dim=-1))
@@ -69,7 +69,7 @@ def test_a_point_law_scores_its_error():
 
 
 def test_energy_score_is_unbiased():
-    """The mean over many draws of S = 3 equals the score of a law known by many samples."""
+    """The mean over many draws of S = 3 equals the score from many samples."""
     generator = torch.Generator().manual_seed(0)
     target = torch.ones(1, 1, 3).expand(20000, 1, 3)
     few = energy_scores(torch.randn(3, 20000, 1, 3, generator=generator), target).pose
@@ -160,10 +160,10 @@ def test_crps_finds_the_true_spread_and_ignores_order_and_offset():
 
 
 def test_nll_has_units():
-    law = torch.distributions.Normal(torch.zeros(48).double(), 0.02)
-    x = law.sample((500,))
-    value = nll_per_coordinate(law.log_prob(x).sum(-1), 17)
-    assert float(value.mean()) == pytest.approx(float(law.entropy()[0]), abs=0.02)
+    distribution = torch.distributions.Normal(torch.zeros(48).double(), 0.02)
+    x = distribution.sample((500,))
+    value = nll_per_coordinate(distribution.log_prob(x).sum(-1), 17)
+    assert float(value.mean()) == pytest.approx(float(distribution.entropy()[0]), abs=0.02)
     millimetres = torch.distributions.Normal(torch.zeros(48).double(), 20.0)
     other = nll_per_coordinate(millimetres.log_prob(1000 * x).sum(-1), 17)
     torch.testing.assert_close(other - value, torch.full((500,), np.log(1000)).double())

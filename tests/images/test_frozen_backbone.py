@@ -1,4 +1,4 @@
-"""Training of the law behind an image network that rests."""
+"""Training of the distribution behind an image network that rests."""
 
 import json
 
@@ -34,7 +34,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Renders, an image model that is trained in name, and a keypoint model."""
-    folder = tmp_path_factory.mktemp("law")
+    folder = tmp_path_factory.mktemp("distribution")
     for split, count in (("train", 6), ("val", 4)):
         render_set(RenderConfig(split, size=48), count, folder)
     torch.manual_seed(0)
@@ -122,7 +122,7 @@ def test_a_run_resumes_to_the_same_numbers(folder, tmp_path):
 
 
 def test_the_command_trains_and_keeps_the_network(folder, tmp_path):
-    start = ("--init", folder / "sees.safetensors", "--law", folder / "knows.safetensors")
+    start = ("--init", folder / "sees.safetensors", "--distribution", folder / "knows.safetensors")
     assert _command(folder, tmp_path / "run", *start) == 0
     assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["parts"]["progress"] == {"steps": 6}
     sees, result = load(folder / "sees.safetensors"), load(tmp_path / "run" / "model.safetensors")
@@ -137,10 +137,16 @@ def test_the_command_trains_and_keeps_the_network(folder, tmp_path):
     ("options", "message"),
     [
         ((), "expected --init"),
-        (("--law", "knows.safetensors"), "expected --init"),
-        (("--init", "sees.safetensors"), "distil needs a keypoint model to learn from: --law"),
-        (("--init", "sees.safetensors", "--law", "sees.safetensors"), "ProHMR of keypoints"),
-        (("--init", "sees.safetensors", "--law", "other.safetensors"), "of the sizes of"),
+        (("--distribution", "knows.safetensors"), "expected --init"),
+        (
+            ("--init", "sees.safetensors"),
+            "distil needs a keypoint model to learn from: --distribution",
+        ),
+        (
+            ("--init", "sees.safetensors", "--distribution", "sees.safetensors"),
+            "ProHMR of keypoints",
+        ),
+        (("--init", "sees.safetensors", "--distribution", "other.safetensors"), "of the sizes of"),
     ],
 )
 def test_what_is_missing_is_said(options, message, folder, tmp_path, capsys):

@@ -130,7 +130,7 @@ def test_items_with_keypoints_alone_teach_no_3d(renders):
 
 
 def test_maps_are_pulled_to_the_keypoints():
-    """The cross-entropy falls to the law's own entropy where the map is that law."""
+    """The cross-entropy falls to the entropy where the map is that distribution."""
     p2d = torch.tensor([[[0.25, -0.5], [0.0, 0.0]]])
     visible = torch.tensor([[True, False]])
     maps = torch.zeros(1, 2, 16, 8, requires_grad=True)
@@ -188,9 +188,9 @@ def test_the_command_trains_on_renders(renders, tmp_path, capsys):
     assert "temperature" in capsys.readouterr().out
     model = load(out / "model.safetensors")
     assert model.config.encoder == "image" and not model.training
-    law = model.given(torch.randn(2, 3, 48, 48))
-    assert law.mode.shape == (2, 24, 6)
-    # The same crops, told where they were cut: the law turns with the camera.
+    distribution = model.given(torch.randn(2, 3, 48, 48))
+    assert distribution.mode.shape == (2, 24, 6)
+    # The same crops, told where they were cut: the distribution turns with the camera.
     images = torch.randn(2, 3, 48, 48)
     where = {"middle": torch.tensor([[900.0, 300.0]] * 2), "side": torch.tensor([200.0] * 2)}
     plain = model.estimate_images(images, **where)
@@ -200,8 +200,12 @@ def test_the_command_trains_on_renders(renders, tmp_path, capsys):
     torch.testing.assert_close(told.camera[:, 1:], plain.camera[:, 1:], atol=25.0, rtol=0)
     ratio = told.camera[:, 0] / plain.camera[:, 0]
     assert ((0.8 < ratio) & (ratio < 1.25)).all()
-    torch.testing.assert_close(told.law.mode[:, 1:], plain.law.mode[:, 1:], atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(told.law.mode[:, 0], plain.law.mode[:, 0], atol=1e-2)
+    torch.testing.assert_close(
+        told.distribution.mode[:, 1:], plain.distribution.mode[:, 1:], atol=1e-5, rtol=1e-5
+    )
+    assert not torch.allclose(
+        told.distribution.mode[:, 0], plain.distribution.mode[:, 0], atol=1e-2
+    )
 
 
 def test_spins_people_are_cut_out_as_they_were_put_in(spin):

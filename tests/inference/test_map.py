@@ -13,8 +13,8 @@ from propose_prob.inference import map_estimate
 from propose_prob.inference.problem import Problems
 from propose_prob.inference.solvers import lbfgs, levenberg_marquardt
 from tests.zoo import (
-    FLOW_LAWS,
-    LAWS,
+    DISTRIBUTIONS,
+    FLOW_DISTRIBUTIONS,
     decoded_case,
     flow_case,
     lifting_case,
@@ -107,8 +107,8 @@ def test_as_good_as_scipy(solver, kind):
 
         def energy(x, i=i):
             x = torch.from_numpy(x).requires_grad_()
-            law = PointLikelihood(arm(x), scale=0.2, kind=kind)
-            value = 0.5 * x.square().sum() - law.log_prob(seen[i])
+            distribution = PointLikelihood(arm(x), scale=0.2, kind=kind)
+            value = 0.5 * x.square().sum() - distribution.log_prob(seen[i])
             return value.item(), torch.autograd.grad(value, x)[0].numpy()
 
         oracle = minimize(energy, np.zeros(3), jac=True, method="BFGS").fun
@@ -151,8 +151,8 @@ def test_float32_and_float64():
 
 
 def test_modules_are_cast_without_touching_them():
-    law = flow_case("pagd", "affine", 3)
-    module = law.module.float()
+    distribution = flow_case("pagd", "affine", 3)
+    module = distribution.module.float()
     x = randn(2, 3).float()
 
     def model(c, seen):
@@ -168,12 +168,12 @@ def test_modules_are_cast_without_touching_them():
 # --- spaces --------------------------------------------------------------------------------------
 
 
-def seen_model(law, seen, scale=0.3):
-    event = len(law.event_shape)
+def seen_model(distribution, seen, scale=0.3):
+    event = len(distribution.event_shape)
 
     def model():
-        with pyro.plate("problems", law.batch_shape[0]):
-            x = pyro.sample("x", law)
+        with pyro.plate("problems", distribution.batch_shape[0]):
+            x = pyro.sample("x", distribution)
             pyro.sample("seen", dist.Normal(x, scale).to_event(event), obs=seen)
 
     return model
@@ -183,27 +183,27 @@ def seen_model(law, seen, scale=0.3):
     "case", [flow_case("pagd", "additive", 3), lifting_case(), rotations_case()], ids=str
 )
 def test_spaces_agree_where_the_log_determinant_is_constant(case):
-    law = case.law(3)
-    seen = law.sample() + 0.1
-    model = seen_model(law, seen.detach())
+    distribution = case.distribution(3)
+    seen = distribution.sample() + 0.1
+    model = seen_model(distribution, seen.detach())
     latent, event = (map_estimate(model, space=space) for space in ("latent", "event"))
     torch.testing.assert_close(latent.values["x"], event.values["x"], atol=1e-3, rtol=0)
     difference = latent.log_density - event.log_density
-    # They differ by the law's own constant.
-    base = law.base_dist
+    # They differ by the distribution's own constant.
+    base = distribution.base_dist
     while hasattr(base, "base_dist"):
         base = base.base_dist
     assert difference.isfinite().all()
 
 
 def test_spaces_differ_where_it_is_not():
-    law = flow_case("pagd", "affine", 3).law(3)
-    model = seen_model(law, law.sample().detach(), scale=1.0)
+    distribution = flow_case("pagd", "affine", 3).distribution(3)
+    model = seen_model(distribution, distribution.sample().detach(), scale=1.0)
     latent, event = (map_estimate(model, space=space) for space in ("latent", "event"))
     assert (latent.values["x"] - event.values["x"]).abs().max() > 1e-2
 
     def density(x):
-        return law.log_prob(x) + dist.Normal(x, 1.0).to_event(1).log_prob(seen)
+        return distribution.log_prob(x) + dist.Normal(x, 1.0).to_event(1).log_prob(seen)
 
     seen = pyro.poutine.trace(model).get_trace().nodes["seen"]["value"]
     torch.testing.assert_close(event.log_density, density(event.values["x"]).detach())
@@ -212,36 +212,36 @@ def test_spaces_differ_where_it_is_not():
 
 @pytest.mark.parametrize("name", ["flow_pagd_spline", "flow_standard_affine", "pagd"])
 def test_event_space_finds_modes(name):
-    law = LAWS[name].law(4)
+    distribution = DISTRIBUTIONS[name].distribution(4)
 
     def model():
         with pyro.plate("problems", 4):
-            pyro.sample("x", law)
+            pyro.sample("x", distribution)
 
     found = map_estimate(model, space="event")
-    around = found.values["x"] + 0.05 * randn(50, 4, *law.event_shape)
-    assert (law.log_prob(around).max(0).values <= found.log_density + 1e-4).all()
-    torch.testing.assert_close(found.log_density, law.log_prob(found.values["x"]).detach())
+    around = found.values["x"] + 0.05 * randn(50, 4, *distribution.event_shape)
+    assert (distribution.log_prob(around).max(0).values <= found.log_density + 1e-4).all()
+    torch.testing.assert_close(found.log_density, distribution.log_prob(found.values["x"]).detach())
 
 
 @pytest.mark.parametrize("name", ["decoded", "decoded_rotated", "recalibrated_decoded"])
-def test_decoded_laws_move_in_their_latent(name):
-    law = LAWS[name].law(3)
-    seen = law.point_estimate.detach() + 0.3 * randn(3, 4, 3)
-    found = map_estimate(seen_model(law, seen))
+def test_decoded_distributions_move_in_their_latent(name):
+    distribution = DISTRIBUTIONS[name].distribution(3)
+    seen = distribution.point_estimate.detach() + 0.3 * randn(3, 4, 3)
+    found = map_estimate(seen_model(distribution, seen))
     assert found.base["x"].shape == (3, 3)
     assert (found.values["x"][:, 0] == 0).all()
     error = (found.values["x"] - seen)[:, 1:].norm(dim=-1).mean()
-    assert error < (law.point_estimate - seen)[:, 1:].norm(dim=-1).mean()
+    assert error < (distribution.point_estimate - seen)[:, 1:].norm(dim=-1).mean()
     # The prior alone is best at its centre.
     with torch.no_grad():
-        start = map_estimate(lambda: pyro.sample("x", law), max_steps=5)
-    torch.testing.assert_close(start.values["x"], law.point_estimate.detach())
+        start = map_estimate(lambda: pyro.sample("x", distribution), max_steps=5)
+    torch.testing.assert_close(start.values["x"], distribution.point_estimate.detach())
 
 
-def test_a_recalibrated_exact_law():
-    law = recalibrated_case(lifting_case()).law(3)
-    model = seen_model(law, law.sample().detach())
+def test_a_recalibrated_exact_distribution():
+    distribution = recalibrated_case(lifting_case()).distribution(3)
+    model = seen_model(distribution, distribution.sample().detach())
     latent, event = (map_estimate(model, space=space) for space in ("latent", "event"))
     torch.testing.assert_close(latent.values["x"], event.values["x"], atol=1e-3, rtol=0)
 
@@ -266,8 +266,8 @@ def test_a_scale_that_is_latent_is_no_least_squares_problem():
     def model(seen):
         with pyro.plate("problems", len(seen)):
             scale = pyro.sample("log_scale", dist.Normal(seen.new_zeros(()), 10.0)).exp()
-            law = dist.Normal(seen.new_zeros(20), scale[..., None]).to_event(1)
-            pyro.sample("seen", law, obs=seen)
+            distribution = dist.Normal(seen.new_zeros(20), scale[..., None]).to_event(1)
+            pyro.sample("seen", distribution, obs=seen)
 
     with pytest.raises(InputError, match="seen have none"):
         map_estimate(model, seen, solver="lm")
@@ -329,10 +329,13 @@ def test_the_best_of_several_starts_is_kept():
     assert (again.steps <= 3).all()
 
 
-def test_init_of_poses_of_flows_and_decoded_laws():
-    for law in (lifting_case().law(2), small_propose().conditional(randn(2, 4, 2))):
-        target = law.hypotheses()
-        model = seen_model(law, target, scale=0.05)
+def test_init_of_poses_of_flows_and_decoded_distributions():
+    for distribution in (
+        lifting_case().distribution(2),
+        small_propose().conditional(randn(2, 4, 2)),
+    ):
+        target = distribution.hypotheses()
+        model = seen_model(distribution, target, scale=0.05)
         found = map_estimate(model, init={"x": target}, max_steps=50)
         assert found.log_density.isfinite().all()
 
@@ -381,9 +384,9 @@ def test_a_direction_without_curvature_does_not_stop_the_others():
 
 def test_what_is_closed_over_is_taken_along():
     case = lifting_case()
-    law = case.law(6)
-    seen = law.sample().detach()
-    model = seen_model(law, seen)
+    distribution = case.distribution(6)
+    seen = distribution.sample().detach()
+    model = seen_model(distribution, seen)
     problems = Problems(model, (), space="latent")
     assert problems.separable
     index = torch.tensor([4, 1])
@@ -425,10 +428,10 @@ def test_a_model_of_fixed_size_runs_as_a_whole():
 
 
 def test_weights_get_no_gradients():
-    case = FLOW_LAWS["lifting"]
-    law = case.law(2)
+    case = FLOW_DISTRIBUTIONS["lifting"]
+    distribution = case.distribution(2)
     assert any(p.requires_grad for p in case.module.parameters())
-    found = map_estimate(seen_model(law, law.sample().detach()))
+    found = map_estimate(seen_model(distribution, distribution.sample().detach()))
     assert not found.values["x"].requires_grad and not found.log_density.requires_grad
     assert all(p.grad is None for p in case.module.parameters())
 
@@ -519,7 +522,7 @@ def impossible(seen):
     [
         (single, r"site 'x': expected batch shape \(B,\).* got \(\)"),
         (mismatch, r"site 'seen': expected batch shape \(4,\).* got \(4, 3\)"),
-        (discrete, "site 'x': expected a continuous law, got Bernoulli"),
+        (discrete, "site 'x': expected a continuous distribution, got Bernoulli"),
         (coupled, "problem . depends on the latents of others"),
         (observed, "expected a model with a latent site"),
         (impossible, "problem 0: the density is zero or not a number"),
@@ -553,10 +556,10 @@ def test_wrong_options(options, words):
         map_estimate(model, *args, **options)
 
 
-def test_a_decoded_law_without_an_encoder_takes_base_values():
-    law = decoded_case().law(2)
-    law.encoder = None
-    model = seen_model(law, law.sample().detach())
+def test_a_decoded_distribution_without_an_encoder_takes_base_values():
+    distribution = decoded_case().distribution(2)
+    distribution.encoder = None
+    model = seen_model(distribution, distribution.sample().detach())
     with pytest.raises(InputError, match="give 'x_base' instead"):
-        map_estimate(model, init={"x": law.sample().detach()})
+        map_estimate(model, init={"x": distribution.sample().detach()})
     assert map_estimate(model, init={"x_base": torch.zeros(2, 3)}).converged.any()

@@ -43,33 +43,36 @@ def linear(count=2):
 def test_linear_gaussian_problems_have_their_posterior(name):
     model, args, mean, covariance = linear()
     found = drawn(name, model, *args)
-    law = found.laws["x"]
+    distribution = found.distributions["x"]
     effective = found.effective_sample_size[:, None]
-    error = (law.mean - mean) / (covariance.diagonal() / effective).sqrt()
+    error = (distribution.mean - mean) / (covariance.diagonal() / effective).sqrt()
     assert error.abs().max() < 4
-    ratio = law.variance / covariance.diagonal()
+    ratio = distribution.variance / covariance.diagonal()
     assert ((ratio - 1).abs() < 6 * (2 / effective).sqrt()).all()
-    assert (effective > 50).all() and law.batch_shape == (2,)
+    assert (effective > 50).all() and distribution.batch_shape == (2,)
     if found.k_hat is not None:
         assert (found.k_hat < 0.7).all()
 
 
-def test_methods_agree_where_the_posterior_is_no_normal_law():
+def test_methods_agree_where_the_posterior_is_no_normal_distribution():
     case = flow_case("pagd", "affine", 3)
-    law = case.law(1)
-    seen = law.sample().detach() + 0.5
+    distribution = case.distribution(1)
+    seen = distribution.sample().detach() + 0.5
 
     def model(seen):
         with pyro.plate("problems", len(seen)):
-            x = pyro.sample("x", law)
+            x = pyro.sample("x", distribution)
             pyro.sample("seen", dist.StudentT(4.0, x, 0.5).to_event(1), obs=seen)
 
     means = {}
     for name in ("importance", "prior", "nuts"):
         short = {"num_samples": 100, "warmup": 30} if name == "nuts" else {}
         found = drawn(name, model, seen, **short)
-        spread = found.laws["x"].variance.sqrt()
-        means[name] = found.laws["x"].mean, spread / found.effective_sample_size[:, None].sqrt()
+        spread = found.distributions["x"].variance.sqrt()
+        means[name] = (
+            found.distributions["x"].mean,
+            spread / found.effective_sample_size[:, None].sqrt(),
+        )
     for name in ("prior", "nuts"):
         gap = (means[name][0] - means["importance"][0]).abs()
         assert (gap < 4 * torch.hypot(means[name][1], means["importance"][1])).all()
@@ -89,15 +92,15 @@ def test_sites_with_a_bounded_support(name):
             )
 
     found = drawn(name, model, seen)
-    law = found.laws["rate"]
+    distribution = found.distributions["rate"]
     exact = torch.distributions.Gamma(7.0, 2 + seen.sum())
     if name == "laplace":
-        # Normal in the logarithm: not the law itself, and k-hat says how near.
-        assert law.mean.item() == pytest.approx(exact.mean.item(), rel=0.1)
+        # Normal in the logarithm: not the distribution itself, and k-hat says how near.
+        assert distribution.mean.item() == pytest.approx(exact.mean.item(), rel=0.1)
     else:
         error = exact.stddev / found.effective_sample_size.sqrt()
-        assert abs(law.mean.item() - exact.mean.item()) < 4 * error.item()
-    assert (law.draws > 0).all()
+        assert abs(distribution.mean.item() - exact.mean.item()) < 4 * error.item()
+    assert (distribution.draws > 0).all()
 
 
 def test_k_hat_warns_of_a_proposal_that_does_not_fit():
@@ -122,7 +125,7 @@ def test_draws_depend_on_the_seed_only():
     assert torch.equal(first.base["x"], again.base["x"])
     assert not torch.equal(first.base["x"], other.base["x"])
     parts = posterior(model, *args, num_samples=40, seed=1, batch_size=7)
-    torch.testing.assert_close(parts.laws["x"].mean, first.laws["x"].mean)
+    torch.testing.assert_close(parts.distributions["x"].mean, first.distributions["x"].mean)
 
 
 def test_a_model_of_fixed_size():
@@ -134,23 +137,23 @@ def test_a_model_of_fixed_size():
             pyro.sample("seen", dist.Normal(x, 1.0).to_event(1), obs=seen)
 
     found = posterior(model, num_samples=300)
-    torch.testing.assert_close(found.laws["x"].mean, seen / 2, atol=0.25, rtol=0)
+    torch.testing.assert_close(found.distributions["x"].mean, seen / 2, atol=0.25, rtol=0)
 
 
 @pytest.mark.parametrize("case", [lifting_case(), decoded_case()], ids=str)
-def test_laws_of_poses_after_more_evidence(case):
-    law = case.law(2)
-    truth = law.hypotheses()
+def test_distributions_of_poses_after_more_evidence(case):
+    distribution = case.distribution(2)
+    truth = distribution.hypotheses()
     joints = case.event_shape[0]
 
-    def model(law, keypoints):
+    def model(distribution, keypoints):
         with pyro.plate("problems", len(keypoints)):
-            pose = pyro.sample("pose", law)
+            pose = pyro.sample("pose", distribution)
             seen = KeypointLikelihood(pose[..., :2], scale=0.05, kind="student_t")
             pyro.sample("keypoints", seen, obs=keypoints)
 
-    found = posterior(model, law, truth[..., :2], num_samples=400)
-    pose = found.laws["pose"]
+    found = posterior(model, distribution, truth[..., :2], num_samples=400)
+    pose = found.distributions["pose"]
     assert pose.batch_shape == (2,) and pose.event_shape == (joints, 3)
     before = (found.prior["pose"] - truth)[..., :2].norm(dim=-1).mean()
     after = (pose.sample((100,)) - truth)[..., :2].norm(dim=-1).mean()
@@ -190,7 +193,7 @@ def test_groups_with_named_joints():
     assert data.prior["pose"].shape == (1, 300, 3, 2, 3)
     assert data.posterior["scale"].dims == ("chain", "draw", "item")
     x = data.posterior["pose"].sel(item="a", joint="knee", axis="y")
-    weighted = found.laws["pose"].mean[0, 1, 1].item()
+    weighted = found.distributions["pose"].mean[0, 1, 1].item()
     assert float(x.mean()) == pytest.approx(weighted, abs=0.05)
     predictive = data.posterior_predictive["keypoints"]
     assert predictive.dims[-2:] == ("joint", "image_axis")
@@ -213,7 +216,7 @@ def test_chains_of_nuts():
     data = posterior_to_inference_data(found)
     assert data.posterior["x"].shape == (2, 60, 1, 2)
     np.testing.assert_array_equal(
-        data.posterior["x"].values[1, :, 0], found.laws["x"].draws[60:, 0].numpy()
+        data.posterior["x"].values[1, :, 0], found.distributions["x"].draws[60:, 0].numpy()
     )
     assert found.r_hat < 1.2 and "r_hat" in data.constant_data
 

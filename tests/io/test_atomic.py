@@ -85,7 +85,7 @@ def test_no_other_place_writes_files():
     found = {
         str(path.relative_to(ROOT)): list(writes(path))
         for path in sorted(ROOT.rglob("*.py"))
-        if path.name != "_atomic.py"
+        if path.name != "atomic.py"
     }
     assert {name: ways for name, ways in found.items() if ways} == {}
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+import propose_prob
 from propose_prob.errors import InputError
 from propose_prob.geometry.skeletons import H36M_17
 from propose_prob.io import sandbox
@@ -278,7 +279,7 @@ def test_a_program_that_imports_the_package_keeps_its_path(tmp_path):
 
 def test_the_isolated_process_finds_packages_of_a_copy_of_this_one(result, tmp_path):
     """As from a checkout on PYTHONPATH, with another folder as the working folder."""
-    source = Path(sandbox.__file__).parent
+    source = Path(propose_prob.__file__).parent
     shutil.copytree(
         source,
         tmp_path / "copy" / "propose_prob",

@@ -1,4 +1,4 @@
-"""The face that all baselines share; laws and parameters are the zoo's."""
+"""The face that all baselines share; distributions and parameters are the zoo's."""
 
 import pytest
 import torch
@@ -17,15 +17,15 @@ KINDS = {"regression": "exact", "mixture": "exact", "cvae": "bound", "diffusion"
 
 @every_baseline
 @pytest.mark.parametrize("batch", SHAPES, ids=str)
-def test_it_answers_with_a_law_over_poses(name, batch):
+def test_it_answers_with_a_distribution_over_poses(name, batch):
     model = small_baseline(name)
-    law = model.conditional(randn(*batch, 3, 2))
-    assert law.batch_shape == batch and law.event_shape == (3, 3)
-    assert law.log_prob_kind == KINDS[name]
-    for x in (law.sample((7,)), law.hypotheses((7,))):
+    distribution = model.conditional(randn(*batch, 3, 2))
+    assert distribution.batch_shape == batch and distribution.event_shape == (3, 3)
+    assert distribution.log_prob_kind == KINDS[name]
+    for x in (distribution.sample((7,)), distribution.hypotheses((7,))):
         assert x.shape == (7, *batch, 3, 3) and (x[..., 0, :] == 0).all()
-    assert law.point_estimate.shape == (*batch, 3, 3)
-    assert torch.equal(model(randn(*batch, 3, 2)).point_estimate, law.point_estimate)
+    assert distribution.point_estimate.shape == (*batch, 3, 3)
+    assert torch.equal(model(randn(*batch, 3, 2)).point_estimate, distribution.point_estimate)
 
 
 @every_baseline
@@ -44,15 +44,18 @@ def test_missing_joints_by_nan_and_by_confidence_are_the_same(name):
 def test_the_rotation_turns_the_networks_pose_into_camera_axes(name):
     model = small_baseline(name)
     evidence = keypoint_evidence(randn(4, 3, 2), joints=3, focal=2.0)
-    law, plain = model.law(evidence), model.law(Evidence(evidence.features, None))
+    distribution, plain = (
+        model.distribution(evidence),
+        model.distribution(Evidence(evidence.features, None)),
+    )
     turn = evidence.rotation
-    torch.testing.assert_close(law.point_estimate, plain.point_estimate @ turn)
+    torch.testing.assert_close(distribution.point_estimate, plain.point_estimate @ turn)
     torch.manual_seed(0)
-    x = law.sample((5,))
+    x = distribution.sample((5,))
     torch.manual_seed(0)
     torch.testing.assert_close(x, plain.sample((5,)) @ turn)
-    if law.log_prob_kind == "exact":
-        torch.testing.assert_close(law.log_prob(x), plain.log_prob(x @ turn.mT))
+    if distribution.log_prob_kind == "exact":
+        torch.testing.assert_close(distribution.log_prob(x), plain.log_prob(x @ turn.mT))
 
 
 @every_baseline
@@ -92,8 +95,8 @@ def test_default_sizes_are_comparable():
 
 def test_only_the_regression_has_one_spread_for_all():
     p2d = randn(2, 3, 2)
-    law = small_baseline("regression").conditional(p2d)
-    torch.testing.assert_close(law.entropy()[0], law.entropy()[1])
+    distribution = small_baseline("regression").conditional(p2d)
+    torch.testing.assert_close(distribution.entropy()[0], distribution.entropy()[1])
     scale = small_baseline("mixture").conditional(p2d).kernels.component_distribution.stddev
     assert not torch.allclose(scale[0], scale[1], rtol=1e-3, atol=0)
 

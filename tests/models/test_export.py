@@ -20,7 +20,7 @@ from propose_prob.models import (
 from propose_prob.weights import available, load
 from tests.zoo import perturbed
 
-#: Models of keypoints whose law is a flow.
+#: Models of keypoints whose distribution is a flow.
 SAMPLED = [n for n in available() if "image" not in n and "mixture" not in n]
 
 
@@ -51,13 +51,13 @@ def _noise(samples, batch, size, seed=1):
 
 
 @pytest.mark.parametrize("name", SAMPLED)
-def test_the_sampler_is_the_laws_for_the_same_noise(name):
+def test_the_sampler_is_the_distributions_for_the_same_noise(name):
     model = load(name)
     p2d, confidence = _evidence(3)
-    law = model.conditional(p2d, confidence)
-    base = getattr(law, "base_law", law)
+    distribution = model.conditional(p2d, confidence)
+    base = getattr(distribution, "base_distribution", distribution)
     torch.manual_seed(0)
-    expected = law.rsample((4,))
+    expected = distribution.rsample((4,))
     torch.manual_seed(0)
     if isinstance(base, DecodedPoseDistribution):
         parts = [torch.normal(torch.zeros(4, 3, base.latent.event_shape[0]), 1.0)]
@@ -120,8 +120,8 @@ def test_onnx_of_shipped_models_agrees_with_eager(name, tmp_path):
     _check_onnx(load(name), tmp_path)
 
 
-def test_a_law_without_a_flow_has_no_sampler():
-    with pytest.raises(InputError, match="a model whose law is a flow"):
+def test_a_distribution_without_a_flow_has_no_sampler():
+    with pytest.raises(InputError, match="a model whose distribution is a flow"):
         export_program(Sampler(MixtureDensity().eval()))
 
 

@@ -68,9 +68,9 @@ def test_finite_or_a_clear_error(model, case, intrinsics):
     p2d = CASES[case]()
     camera = {"focal": 1000.0, "center": (500.0, 500.0)} if intrinsics else {}
     try:
-        law = model.conditional(p2d, **camera)
-        draws, point = law.sample((4,)), law.point_estimate
-        log_prob = law.log_prob(draws[:1])
+        distribution = model.conditional(p2d, **camera)
+        draws, point = distribution.sample((4,)), distribution.point_estimate
+        log_prob = distribution.log_prob(draws[:1])
     except InputError as error:
         assert "\n" not in str(error)
         assert case not in (
@@ -78,7 +78,7 @@ def test_finite_or_a_clear_error(model, case, intrinsics):
             *("float16", "bfloat16", "float64", "integers"),
         )
         return
-    assert draws.shape == (4, *p2d.shape[:-2], *law.event_shape)
+    assert draws.shape == (4, *p2d.shape[:-2], *distribution.event_shape)
     for name, value in (("samples", draws), ("point", point), ("log_prob", log_prob)):
         assert value.isfinite().all(), name
 
@@ -119,9 +119,9 @@ def test_focal_lengths_and_confidences_are_finite(model, value):
 @pytest.mark.slow
 def test_a_huge_batch_is_its_chunks(model):
     people = _people(5000)
-    law = model.conditional(people)
-    assert law.sample((2,)).isfinite().all()
-    whole = law.point_estimate
+    distribution = model.conditional(people)
+    assert distribution.sample((2,)).isfinite().all()
+    whole = distribution.point_estimate
     parts = [model.conditional(part).point_estimate for part in people.split(700)]
     torch.testing.assert_close(whole, torch.cat(parts), atol=1e-4, rtol=1e-4)
 
@@ -138,11 +138,15 @@ def _growth(model, calls, warm):
     p2d = _people(1)
 
     def call(number):
-        law = model.conditional(p2d)
-        draws = law.sample((2,))
+        distribution = model.conditional(p2d)
+        draws = distribution.sample((2,))
         # Densities that are estimated take seconds in the shipped models.
-        if law.log_prob_kind == "exact" or number % 50 == 0 and law.log_prob_kind != "none":
-            law.log_prob(draws[0])
+        if (
+            distribution.log_prob_kind == "exact"
+            or number % 50 == 0
+            and distribution.log_prob_kind != "none"
+        ):
+            distribution.log_prob(draws[0])
 
     with torch.no_grad():
         for number in range(warm):

@@ -17,20 +17,22 @@ from tests.zoo import randn, small_lifting, small_prohmr
 def test_the_mode_is_the_best_that_gradient_ascent_finds():
     torch.manual_seed(0)
     for model, joints in ((small_prohmr().requires_grad_(False), 3), (small_lifting(), 3)):
-        law = model.requires_grad_(False).conditional(randn(4, joints, 2))
-        start = law.flow.sample((20,)) + 0.5 * randn(20, 4, law.flow.event_shape[0])
+        distribution = model.requires_grad_(False).conditional(randn(4, joints, 2))
+        start = distribution.flow.sample((20,)) + 0.5 * randn(
+            20, 4, distribution.flow.event_shape[0]
+        )
         x = start.clone().requires_grad_()
         optimiser = torch.optim.LBFGS([x], lr=0.5, max_iter=400, line_search_fn="strong_wolfe")
 
-        def loss(x=x, law=law, optimiser=optimiser):
+        def loss(x=x, distribution=distribution, optimiser=optimiser):
             optimiser.zero_grad()
-            value = -law.flow.log_prob(x).sum()
+            value = -distribution.flow.log_prob(x).sum()
             value.backward()
             return value
 
         optimiser.step(loss)
-        best = law.flow.log_prob(x).max(0).values
-        at_mode = law.log_prob(law.mode)
+        best = distribution.flow.log_prob(x).max(0).values
+        at_mode = distribution.log_prob(distribution.mode)
         assert (best <= at_mode + 1e-8).all()
         torch.testing.assert_close(best, at_mode, atol=1e-4, rtol=0)
 
@@ -46,7 +48,7 @@ def test_the_base_decides_whether_inputs_differ_in_entropy():
 def test_known_intrinsics_turn_the_orientation_with_the_camera():
     model = small_prohmr()
     p2d, focal, center = 100 * randn(5, 3, 2), 800.0, (50.0, -20.0)
-    law = model.conditional(p2d, focal=focal, center=center)
+    distribution = model.conditional(p2d, focal=focal, center=center)
     _, rotation = rectify(
         p2d,
         torch.ones(5, 3, dtype=torch.bool),
@@ -54,10 +56,10 @@ def test_known_intrinsics_turn_the_orientation_with_the_camera():
         center=torch.tensor(center).double(),
     )
     features = model.estimate(p2d, focal=focal, center=center)
-    inner = features.law.to_pose.inv(law.mode).unflatten(-1, (-1, 6))
+    inner = features.distribution.to_pose.inv(distribution.mode).unflatten(-1, (-1, 6))
     expected = rotation.mT @ matrix_from_6d(inner[:, 0])
-    torch.testing.assert_close(matrix_from_6d(law.mode[:, 0]), expected)
-    torch.testing.assert_close(law.mode[:, 1:], inner[:, 1:])
+    torch.testing.assert_close(matrix_from_6d(distribution.mode[:, 0]), expected)
+    torch.testing.assert_close(distribution.mode[:, 1:], inner[:, 1:])
 
 
 @pytest.mark.parametrize("focal", [None, 900.0])
@@ -84,7 +86,7 @@ def test_scaling_and_moving_keypoints_scales_and_moves_the_camera():
     one, other = model.estimate(p2d), model.estimate(7 * p2d + 3)
     torch.testing.assert_close(other.camera[:, 0], 7 * one.camera[:, 0])
     torch.testing.assert_close(other.camera[:, 1:], 7 * one.camera[:, 1:] + 3)
-    torch.testing.assert_close(other.law.mode, one.law.mode)
+    torch.testing.assert_close(other.distribution.mode, one.distribution.mode)
 
 
 def test_weak_perspective_becomes_full_perspective():

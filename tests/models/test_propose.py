@@ -28,33 +28,42 @@ def answer(model):
     if isinstance(model, ProHMR):
         custom = model.config.encoder == "custom"
         x = randn(5, 7) if custom else keypoint_evidence(randn(5, 3, 2), joints=3).features
-        law = model.given(x)
+        distribution = model.given(x)
         heads = model.shape_and_camera(model.encoder(x))
-        density = law.log_prob(randn(5, 2, 6, seed=2))
-        return torch.cat([part.flatten() for part in (law.centre, density, *heads)])
+        density = distribution.log_prob(randn(5, 2, 6, seed=2))
+        return torch.cat([part.flatten() for part in (distribution.centre, density, *heads)])
     if isinstance(model, LiftingFlow):
-        law = model.conditional(randn(5, 3, 2))
-        return torch.cat([law.centre.flatten(), law.log_prob(randn(5, 3, 3, seed=2))])
+        distribution = model.conditional(randn(5, 3, 2))
+        return torch.cat(
+            [distribution.centre.flatten(), distribution.log_prob(randn(5, 3, 3, seed=2))]
+        )
     if isinstance(model, KeypointModel):
         return baseline_answer(model)
     features = keypoint_evidence(randn(5, JOINTS, 2), joints=JOINTS).features
-    law = model.conditional(randn(5, JOINTS, 2))
+    distribution = model.conditional(randn(5, JOINTS, 2))
     pilgd = model.embed(randn(5, JOINTS - 1, 3, seed=1), features)
     decoded2d = model.decoder2d(model.encoder2d(features))
-    density = law.latent.log_prob(randn(5, 3, seed=2))
-    parts = (law.point_estimate, density, pilgd.mean, pilgd.stddev, decoded2d, law.scale)
+    density = distribution.latent.log_prob(randn(5, 3, seed=2))
+    parts = (
+        distribution.point_estimate,
+        density,
+        pilgd.mean,
+        pilgd.stddev,
+        decoded2d,
+        distribution.scale,
+    )
     return torch.cat([part.flatten() for part in parts])
 
 
 def baseline_answer(model):
-    law = model.conditional(randn(5, 3, 2))
-    parts = [law.point_estimate]
-    if law.log_prob_kind == "none":
+    distribution = model.conditional(randn(5, 3, 2))
+    parts = [distribution.point_estimate]
+    if distribution.log_prob_kind == "none":
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            parts.append(law.rsample((2,)))
+            parts.append(distribution.rsample((2,)))
     else:
-        parts.append(law.log_prob(randn(5, 3, 3, seed=2)))
+        parts.append(distribution.log_prob(randn(5, 3, 3, seed=2)))
     if isinstance(model, ConditionalVAE):
         features = keypoint_evidence(randn(5, 3, 2), joints=3).features
         recognised = model.embed(randn(5, 2, 3, seed=1), features)
@@ -112,11 +121,11 @@ def test_float32(name):
     else:
         config = model.config
         if getattr(config, "encoder", None) == "custom":
-            law = model.given(randn(5, 7).float())
+            distribution = model.given(randn(5, 7).float())
         else:
             joints = config.keypoints if isinstance(model, ProHMR) else config.joints
-            law = model.conditional(randn(5, joints, 2).float())
-        value = law.point_estimate.flatten()
+            distribution = model.conditional(randn(5, joints, 2).float())
+        value = distribution.point_estimate.flatten()
         expected = expected[: len(value)]
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=1e-4)
@@ -128,20 +137,21 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(answer(model.train()), answer(model))
 
 
-# --- the law ------------------------------------------------------------------------------------
+# --- the distribution
+# ------------------------------------------------------------------------------------
 
 
 @every_propose
 @pytest.mark.parametrize("batch", SHAPES, ids=str)
 def test_shapes(name, batch):
-    law = MODELS[name]().conditional(randn(*batch, JOINTS, 2))
-    assert isinstance(law, DecodedPoseDistribution)
-    assert isinstance(law.latent, FlowDistribution)
-    assert law.batch_shape == batch and law.event_shape == (JOINTS, 3)
-    assert law.hypotheses((7,)).shape == (7, *batch, JOINTS, 3)
-    assert law.point_estimate.shape == (*batch, JOINTS, 3)
-    assert law.log_prob(law.sample((2,))).shape == (2, *batch)
-    assert (law.sample((2,))[..., 0, :] == 0).all()
+    distribution = MODELS[name]().conditional(randn(*batch, JOINTS, 2))
+    assert isinstance(distribution, DecodedPoseDistribution)
+    assert isinstance(distribution.latent, FlowDistribution)
+    assert distribution.batch_shape == batch and distribution.event_shape == (JOINTS, 3)
+    assert distribution.hypotheses((7,)).shape == (7, *batch, JOINTS, 3)
+    assert distribution.point_estimate.shape == (*batch, JOINTS, 3)
+    assert distribution.log_prob(distribution.sample((2,))).shape == (2, *batch)
+    assert (distribution.sample((2,))[..., 0, :] == 0).all()
 
 
 @every_propose
@@ -150,14 +160,14 @@ def test_batched_equals_looped(name):
     p2d = randn(2, 3, JOINTS, 2)
     confidence = torch.ones(2, 3, JOINTS).double()
     confidence[0, 1, 2] = 0
-    law = model.conditional(p2d, confidence)
-    x = law.sample()
+    distribution = model.conditional(p2d, confidence)
+    x = distribution.sample()
     for i in range(2):
         for j in range(3):
             one = model.conditional(p2d[i, j], confidence[i, j])
-            torch.testing.assert_close(one.point_estimate, law.point_estimate[i, j])
+            torch.testing.assert_close(one.point_estimate, distribution.point_estimate[i, j])
             if i == 0 and j < 2:
-                torch.testing.assert_close(one.log_prob(x[i, j]), law.log_prob(x)[i, j])
+                torch.testing.assert_close(one.log_prob(x[i, j]), distribution.log_prob(x)[i, j])
 
 
 def test_a_call_is_conditional():
@@ -201,31 +211,31 @@ def test_with_a_focal_length_units_do_not_matter_but_the_place_does():
     model = small_propose()
     p2d = 100 * randn(3, JOINTS, 2) + 300
     center = torch.tensor([320.0, 240.0]).double()
-    law = model.conditional(p2d, focal=500.0, center=center)
+    distribution = model.conditional(p2d, focal=500.0, center=center)
     same = model.conditional(p2d / 500, focal=1.0, center=center / 500)
-    torch.testing.assert_close(law.point_estimate, same.point_estimate)
+    torch.testing.assert_close(distribution.point_estimate, same.point_estimate)
     each = model.conditional(p2d, focal=torch.tensor([500.0] * 3), center=center.expand(3, 2))
-    torch.testing.assert_close(law.point_estimate, each.point_estimate)
+    torch.testing.assert_close(distribution.point_estimate, each.point_estimate)
     elsewhere = model.conditional(p2d + 400, focal=500.0, center=center)
-    assert not torch.allclose(law.point_estimate, elsewhere.point_estimate, atol=1e-3)
+    assert not torch.allclose(distribution.point_estimate, elsewhere.point_estimate, atol=1e-3)
 
 
 def test_the_rotation_turns_the_networks_pose_into_camera_axes():
     model = small_propose()
     evidence = keypoint_evidence(randn(3, JOINTS, 2), joints=JOINTS, focal=2.0)
-    law = model.law(evidence)
-    plain = model.law(Evidence(evidence.features, None))
+    distribution = model.distribution(evidence)
+    plain = model.distribution(Evidence(evidence.features, None))
     expected = plain.point_estimate @ evidence.rotation
-    torch.testing.assert_close(law.point_estimate, expected)
+    torch.testing.assert_close(distribution.point_estimate, expected)
 
 
 def test_hypotheses_of_a_seed_are_reproducible():
     model = small_propose()
-    law = model.conditional(randn(2, JOINTS, 2))
+    distribution = model.conditional(randn(2, JOINTS, 2))
     torch.manual_seed(0)
-    first = law.hypotheses((5,))
+    first = distribution.hypotheses((5,))
     torch.manual_seed(0)
-    assert torch.equal(first, law.hypotheses((5,)))
+    assert torch.equal(first, distribution.hypotheses((5,)))
 
 
 # --- its parts ----------------------------------------------------------------------------------
@@ -250,18 +260,18 @@ def test_the_context_runs_once_for_all_hypotheses():
     calls = []
     model.decoder.trunk.register_forward_hook(lambda _m, args, _o: calls.append(args[0].shape))
     model.encoder2d.register_forward_hook(lambda _m, args, _o: calls.append(args[0].shape))
-    law = model.conditional(randn(3, JOINTS, 2))
-    law.hypotheses((50,))
-    law.sample((50,))
+    distribution = model.conditional(randn(3, JOINTS, 2))
+    distribution.hypotheses((50,))
+    distribution.sample((50,))
     assert calls == [torch.Size([3, 14])] * 2
 
 
 def test_embed_is_the_pilgd():
     model = small_propose()
-    law = model.embed(randn(5, JOINTS - 1, 3), randn(5, 14, seed=1))
-    assert isinstance(law, Independent) and law.event_shape == (3,)
-    assert (law.stddev == model.config.pilgd_scale).all()
-    assert law.mean.abs().max() < model.config.pilgd_clamp
+    distribution = model.embed(randn(5, JOINTS - 1, 3), randn(5, 14, seed=1))
+    assert isinstance(distribution, Independent) and distribution.event_shape == (3,)
+    assert (distribution.stddev == model.config.pilgd_scale).all()
+    assert distribution.mean.abs().max() < model.config.pilgd_clamp
     # Several poses for one evidence.
     many = model.embed(randn(7, 5, JOINTS - 1, 3), randn(5, 14, seed=1))
     assert many.batch_shape == (7, 5)
@@ -277,8 +287,8 @@ def test_variants_have_their_parts():
 def test_the_default_model_has_the_papers_joints_and_is_small():
     model = ProPose()
     assert model.config == ProPoseConfig()
-    law = model.conditional(torch.randn(2, 17, 2))
-    assert law.event_shape == (17, 3)
+    distribution = model.conditional(torch.randn(2, 17, 2))
+    assert distribution.event_shape == (17, 3)
     assert sum(p.numel() for p in model.parameters()) < 10e6
 
 

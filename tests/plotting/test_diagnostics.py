@@ -29,7 +29,7 @@ def ax():
     assert axes.get_xlabel() and axes.get_ylabel()
 
 
-def law(width=0.7, joints=3):
+def distribution(width=0.7, joints=3):
     generator = torch.Generator().manual_seed(0)
     samples = width * torch.randn(30, 200, joints, 3, generator=generator)
     return samples, torch.randn(200, joints, 3, generator=generator)
@@ -42,7 +42,7 @@ def texts(ax):
 
 def test_calibration_curves_are_drawn_as_they_are(ax):
     curve = CalibrationCurve(3)
-    curve.update(*law())
+    curve.update(*distribution())
     result = curve.compute()
     draw_calibration(ax, {"all": result, "hidden": CalibrationCurve(3).compute()})
     drawn = [line for line in ax.lines if line.get_label().startswith("all")]
@@ -59,7 +59,7 @@ def test_a_calibration_of_nothing():
 
 def test_pit_has_one_outline_for_each_axis(ax):
     pit = PITHistogram(3, bins=10)
-    pit.update(*law())
+    pit.update(*distribution())
     density = pit.compute()
     density[:, 0] = torch.nan
     draw_pit(ax, density)

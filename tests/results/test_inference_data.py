@@ -9,7 +9,7 @@ from propose_prob.results import open_writer, to_inference_data
 NAMES = ["hip", "knee", "ankle"]
 
 
-class Law:
+class Distribution:
     def __init__(self, point):
         self.point_estimate = point
 
@@ -33,7 +33,7 @@ def exported(data, **changes):
         "person": [0, 1, 0, 0],
         "attrs": {"model": "m"},
     }
-    return to_inference_data(Law(data["point"]), data["samples"], **(settings | changes))
+    return to_inference_data(Distribution(data["point"]), data["samples"], **(settings | changes))
 
 
 def test_draws_are_found_by_name():
@@ -58,7 +58,7 @@ def test_one_person_needs_no_batch_axis():
     data = batch(1)
     whole = exported(data, frame=["a"], person=[0])
     single = to_inference_data(
-        Law(data["point"][0]),
+        Distribution(data["point"][0]),
         data["samples"][:, 0],
         joint_names=NAMES,
         keypoints=data["keypoints"][0],
@@ -68,7 +68,7 @@ def test_one_person_needs_no_batch_axis():
     assert (single.constant_data["point_estimate"] == whole.constant_data["point_estimate"]).all()
 
 
-def test_without_evidence_or_law_there_is_no_group_for_it():
+def test_without_evidence_or_distribution_there_is_no_group_for_it():
     result = to_inference_data(None, batch()["samples"], joint_names=NAMES)
     assert result.groups() == ["posterior", "constant_data"]
     assert list(result.constant_data.data_vars) == ["spread"]

@@ -31,8 +31,8 @@ class Scene:
     joints: torch.Tensor
     p2d: torch.Tensor
 
-    def law(self, spread, *, off=0.0, seed=1):
-        """A law about the truth, or `off` standard deviations beside it."""
+    def distribution(self, spread, *, off=0.0, seed=1):
+        """A distribution about the truth, or `off` standard deviations beside it."""
         generator = torch.Generator().manual_seed(seed)
         sixd = sixd_from_matrix(self.theta)
         centre = sixd + off * spread * torch.randn(sixd.shape, generator=generator)
@@ -69,23 +69,23 @@ def millimetres(fitted, truth):
     return 1000 * pa_mpjpe(fitted.joints, truth.joints)
 
 
-def exact(law, truth, **options):
+def exact(distribution, truth, **options):
     given = {"focal": FOCAL, "center": CENTER, "scale": 1.0, "solver": "lm"} | options
-    given = {"start": truth.start()._replace(law=law)} | given
-    return fit(law, given.pop("p2d", truth.p2d), given.pop("confidence", None), **given)
+    given = {"start": truth.start()._replace(distribution=distribution)} | given
+    return fit(distribution, given.pop("p2d", truth.p2d), given.pop("confidence", None), **given)
 
 
-def test_a_known_body_is_recovered_from_exact_keypoints_where_the_law_is_narrow():
+def test_a_known_body_is_recovered_from_exact_keypoints_where_the_distribution_is_narrow():
     truth = scene()
-    law = truth.law(0.02, off=1.0)
-    fitted = exact(law, truth)
-    begun = SkeletonBody()(matrix_from_6d(law.mean), truth.shape, truth.translation)
+    distribution = truth.distribution(0.02, off=1.0)
+    fitted = exact(distribution, truth)
+    begun = SkeletonBody()(matrix_from_6d(distribution.mean), truth.shape, truth.translation)
     before = 1000 * pa_mpjpe(SkeletonBody().regress(begun), truth.joints)
     assert fitted.converged.all()
     assert (millimetres(fitted, truth) < 15).all()
     assert (pixels(fitted, truth.p2d).mean(-1) < 2).all()
     assert (millimetres(fitted, truth) < 0.8 * before).all()
-    # A larger body farther away looks alike: the shape's law decides.
+    # A larger body farther away looks alike: the shape's distribution decides.
     assert (fitted.translation - truth.translation).norm(dim=-1).max() < 0.5
     output = SkeletonBody()(fitted.theta, fitted.shape, fitted.translation)
     torch.testing.assert_close(SkeletonBody().regress(output), fitted.joints)
@@ -96,7 +96,7 @@ def test_a_known_body_is_recovered_from_exact_keypoints_where_the_law_is_narrow(
 
 def test_fields_have_their_shapes_and_rotations_are_rotations():
     truth = scene(2)
-    fitted = exact(truth.law(0.05), truth, max_steps=20)
+    fitted = exact(truth.distribution(0.05), truth, max_steps=20)
     assert fitted.theta.shape == (2, 24, 3, 3) and fitted.shape.shape == (2, 10)
     assert fitted.translation.shape == fitted.camera.shape == (2, 3)
     assert fitted.joints.shape == (2, 17, 3) and fitted.projected.shape == (2, 17, 2)
@@ -112,13 +112,15 @@ def test_fields_have_their_shapes_and_rotations_are_rotations():
 
 def test_every_site_gets_a_gradient():
     truth = scene(2)
-    law = truth.law(0.05, off=0.5)
-    model = fit_body(law, SkeletonBody(), focal=FOCAL, center=CENTER, focal_spread=0.1, scale=2.0)
+    distribution = truth.distribution(0.05, off=0.5)
+    model = fit_body(
+        distribution, SkeletonBody(), focal=FOCAL, center=CENTER, focal_spread=0.1, scale=2.0
+    )
     import pyro
     from pyro import poutine
 
     values = {
-        "theta": law.mean.clone(),
+        "theta": distribution.mean.clone(),
         "shape": torch.zeros(2, 10),
         "view": torch.tensor([[5.0, 500.0, 400.0]]).repeat(2, 1),
         "log_focal": torch.full((2,), FOCAL).log(),
@@ -136,12 +138,12 @@ def test_every_site_gets_a_gradient():
 @pytest.mark.parametrize("focal", [None, FOCAL])
 def test_alone_is_as_in_a_batch(focal):
     truth = scene(4)
-    law = truth.law(0.05, off=0.5)
-    together = exact(law, truth, focal=focal)
+    distribution = truth.distribution(0.05, off=0.5)
+    together = exact(distribution, truth, focal=focal)
     start = truth.start()
     for person in (0, 3):
         part = slice(person, person + 1)
-        own = dist.Normal(law.mean[part], 0.05).to_event(2)
+        own = dist.Normal(distribution.mean[part], 0.05).to_event(2)
         alone = exact(
             own,
             truth,
@@ -157,23 +159,23 @@ def test_alone_is_as_in_a_batch(focal):
 
 def test_batches_bound_memory_and_change_nothing():
     truth = scene(5)
-    law = truth.law(0.05, off=0.5)
-    whole = exact(law, truth)
+    distribution = truth.distribution(0.05, off=0.5)
+    whole = exact(distribution, truth)
     own = {"focal": torch.full((5,), FOCAL), "center": torch.tensor(CENTER).repeat(5, 1)}
-    parts = exact(law, truth, batch_size=2, **own)
+    parts = exact(distribution, truth, batch_size=2, **own)
     torch.testing.assert_close(parts.joints, whole.joints, atol=2e-3, rtol=0)
 
 
 def test_hidden_joints_count_nothing_however_they_are_marked():
     truth = scene()
-    law = truth.law(0.02, off=0.5)
+    distribution = truth.distribution(0.02, off=0.5)
     hidden = truth.p2d.clone()
     hidden[:, [6, 13]] = torch.nan
     marked, confidence = truth.p2d.clone(), torch.ones(3, 17)
     marked[:, [6, 13]] = 1e4
     confidence[:, [6, 13]] = 0
-    by_nan = exact(law, truth, p2d=hidden)
-    by_confidence = exact(law, truth, p2d=marked, confidence=confidence)
+    by_nan = exact(distribution, truth, p2d=hidden)
+    by_confidence = exact(distribution, truth, p2d=marked, confidence=confidence)
     torch.testing.assert_close(by_nan.joints, by_confidence.joints)
     assert by_nan.joints.isfinite().all()
     seen = [joint for joint in range(17) if joint not in (6, 13)]
@@ -184,20 +186,20 @@ def test_hidden_joints_count_nothing_however_they_are_marked():
 @pytest.mark.parametrize("kind", ["student_t", "geman_mcclure"])
 def test_a_robust_kernel_bears_a_joint_in_the_wrong_place(kind):
     truth = scene()
-    law = truth.law(0.02)
+    distribution = truth.distribution(0.02)
     spoiled = truth.p2d.clone()
     spoiled[:, 13] += torch.tensor([150.0, -100.0])
-    robust = exact(law, truth, p2d=spoiled, likelihood=kind, scale=2.0)
-    gaussian = exact(law, truth, p2d=spoiled, likelihood="gaussian", scale=2.0)
+    robust = exact(distribution, truth, p2d=spoiled, likelihood=kind, scale=2.0)
+    gaussian = exact(distribution, truth, p2d=spoiled, likelihood="gaussian", scale=2.0)
     assert (millimetres(robust, truth) < 10).all()
     assert (millimetres(gaussian, truth) > 2 * millimetres(robust, truth)).all()
 
 
 def test_a_far_camera_is_a_weak_perspective_one():
     truth = scene(depth=200.0)
-    law = truth.law(0.05, off=0.5)
-    full = exact(law, truth, scale=0.1)
-    weak = exact(law, truth, scale=0.1, focal=None)
+    distribution = truth.distribution(0.05, off=0.5)
+    full = exact(distribution, truth, scale=0.1)
+    weak = exact(distribution, truth, scale=0.1, focal=None)
     relative = [fitted.joints - fitted.joints[:, :1] for fitted in (full, weak)]
     torch.testing.assert_close(*relative, atol=5e-3, rtol=0)
     torch.testing.assert_close(weak.camera, full.camera, atol=0.5, rtol=2e-3)
@@ -211,9 +213,9 @@ def test_a_far_camera_is_a_weak_perspective_one():
 
 def test_an_uncertain_focal_length_is_found_where_perspective_is_strong():
     truth = scene(depth=1.8, bend=0.1)
-    law = truth.law(0.005)
+    distribution = truth.distribution(0.005)
     wrong = 1.25 * FOCAL
-    fitted = exact(law, truth, focal=wrong, focal_spread=0.3, scale=0.3)
+    fitted = exact(distribution, truth, focal=wrong, focal_spread=0.3, scale=0.3)
     assert ((fitted.focal / FOCAL).log().abs() < 0.5 * np.log(1.25)).all()
 
 
@@ -252,8 +254,8 @@ def mesh_body(request, tmp_path_factory):
 
 def test_bodies_with_a_surface_are_fitted_without_computing_it(mesh_body):
     truth = scene(2, mesh_body)
-    law = truth.law(0.02, off=0.5)
-    fitted = exact(law, truth, body=mesh_body, surface=True)
+    distribution = truth.distribution(0.02, off=0.5)
+    fitted = exact(distribution, truth, body=mesh_body, surface=True)
     assert (pixels(fitted, truth.p2d).mean(-1) < 2).all()
     assert (millimetres(fitted, truth) < 20).all()
     whole = mesh_body(fitted.theta, fitted.shape, fitted.translation)
@@ -263,35 +265,35 @@ def test_bodies_with_a_surface_are_fitted_without_computing_it(mesh_body):
 
 def test_other_joint_sets_are_fitted():
     truth = scene(2, joint_set="coco_17")
-    fitted = exact(truth.law(0.02), truth, joint_set="coco_17")
+    fitted = exact(truth.distribution(0.02), truth, joint_set="coco_17")
     assert fitted.joints.shape == (2, COCO_17.num_joints, 3)
     assert (millimetres(fitted, truth) < 15).all()
 
 
-def test_an_unseen_law_without_a_batch_serves_everyone():
+def test_an_unseen_distribution_without_a_batch_serves_everyone():
     truth = scene(2)
-    law = dist.Normal(sixd_from_matrix(truth.theta[0]), 0.3).to_event(2)
-    fitted = fit(law, truth.p2d, focal=FOCAL, center=CENTER, scale=2.0, solver="lm")
+    distribution = dist.Normal(sixd_from_matrix(truth.theta[0]), 0.3).to_event(2)
+    fitted = fit(distribution, truth.p2d, focal=FOCAL, center=CENTER, scale=2.0, solver="lm")
     assert (pixels(fitted, truth.p2d).mean(-1) < 3).all()
 
 
-def test_the_start_is_the_estimate_of_its_own_law_where_the_law_is_another():
+def test_the_start_is_the_estimate_of_its_own_distribution_where_the_distribution_is_another():
     truth = scene(2)
     prior = generic_prior(2, spread=0.3)
-    given = exact(prior, truth, start=truth.start()._replace(law=prior))
-    assert given.law is prior
+    given = exact(prior, truth, start=truth.start()._replace(distribution=prior))
+    assert given.distribution is prior
 
     class Estimate:
         point_estimate = sixd_from_matrix(truth.theta)
 
-    fitted = exact(prior, truth, start=truth.start()._replace(law=Estimate()))
+    fitted = exact(prior, truth, start=truth.start()._replace(distribution=Estimate()))
     assert (millimetres(fitted, truth) < 80).all()
     assert (pixels(fitted, truth.p2d).mean(-1) < 3).all()
 
 
 def test_double_precision_on_request():
     truth = scene(1)
-    fitted = exact(truth.law(0.05), truth, dtype=torch.float64, max_steps=30)
+    fitted = exact(truth.distribution(0.05), truth, dtype=torch.float64, max_steps=30)
     assert fitted.joints.dtype == torch.float64 and fitted.converged.all()
 
 
@@ -303,7 +305,10 @@ class Wrong:
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"law": Wrong()}, r"law of 6D rotations, event shape \(K, 6\), got \(17, 3\)"),
+        (
+            {"distribution": Wrong()},
+            r"distribution of 6D rotations, event shape \(K, 6\), got \(17, 3\)",
+        ),
         ({"joint_set": "cmu_31"}, "cannot give the joint set 'cmu_31'; it has h36m_17"),
         ({"focal": -1.0}, "expected a focal length > 0, got -1.0"),
         ({"focal": float("nan")}, "expected a focal length > 0"),
@@ -322,10 +327,10 @@ class Wrong:
 def test_wrong_input_is_named(change, message):
     truth = scene()
     options = dict(change)
-    law = options.pop("law", truth.law(0.1))
+    distribution = options.pop("distribution", truth.distribution(0.1))
     options.setdefault("start", None)
     with pytest.raises(InputError, match=message):
-        exact(law, truth, **options)
+        exact(distribution, truth, **options)
 
 
 def frames(truth):
@@ -381,15 +386,15 @@ def test_the_keypoints_of_a_fit_have_the_kernel_that_was_asked_for():
     from pyro import poutine
 
     for scale, expected in ((2.0, 2.0), (None, None)):
-        model = fit_body(truth.law(0.1), SkeletonBody(), focal=FOCAL, scale=scale)
+        model = fit_body(truth.distribution(0.1), SkeletonBody(), focal=FOCAL, scale=scale)
         trace = poutine.trace(pyro.poutine.uncondition(model)).get_trace(
             truth.p2d, torch.ones(1, 17)
         )
-        law = trace.nodes["keypoints"]["fn"]
-        assert isinstance(law, KeypointLikelihood) and law.kind == "student_t"
+        distribution = trace.nodes["keypoints"]["fn"]
+        assert isinstance(distribution, KeypointLikelihood) and distribution.kind == "student_t"
         radius = (truth.p2d - truth.p2d.mean(1, keepdim=True)).square().sum(-1).mean().sqrt()
         wanted = torch.as_tensor(0.03 * radius if expected is None else expected)
-        torch.testing.assert_close(law.scale, wanted.expand(1, 17))
+        torch.testing.assert_close(distribution.scale, wanted.expand(1, 17))
 
 
 def test_bodies_of_other_classes_are_posed_as_they_are():
@@ -401,5 +406,5 @@ def test_bodies_of_other_classes_are_posed_as_they_are():
             return super().forward(theta, shape, translation)
 
     truth = scene(1)
-    exact(truth.law(0.05), truth, body=Stick(), max_steps=5)
+    exact(truth.distribution(0.05), truth, body=Stick(), max_steps=5)
     assert Stick.calls > 3

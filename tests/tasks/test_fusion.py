@@ -39,7 +39,7 @@ def normal(loc, scale):
 FACING = Cameras(torch.eye(3, dtype=torch.float64).expand(V, 3, 3))
 
 
-def test_calibrated_normal_laws_give_their_product():
+def test_calibrated_normal_distributions_give_their_product():
     loc, scale = normal_views()
     fused = fuse_views(normal(loc, scale), cameras=FACING)
     weight = 1 / scale.square()
@@ -53,11 +53,11 @@ def test_prior_counted_once_is_the_posterior_of_the_likelihoods():
     # p(x) = N(0, 1), p(c_v | x) = N(c_v; x, s): posteriors are conjugate.
     seen, s = draw(B, V, J, 3), 0.5
     seen[:, :, 0] = 0
-    law = normal(seen / (1 + s**2), torch.full_like(seen, s / (1 + s**2) ** 0.5))
+    distribution = normal(seen / (1 + s**2), torch.full_like(seen, s / (1 + s**2) ** 0.5))
     prior = normal(torch.zeros(J, 3, dtype=torch.float64), 1.0)
-    once = fuse_views(law, cameras=FACING, prior="once", marginal=prior)
+    once = fuse_views(distribution, cameras=FACING, prior="once", marginal=prior)
     torch.testing.assert_close(once.pose, seen.sum(1) / (V + s**2), rtol=0, atol=1e-5)
-    twice = fuse_views(law, cameras=FACING)
+    twice = fuse_views(distribution, cameras=FACING)
     torch.testing.assert_close(twice.pose, seen.sum(1) / (V + V * s**2), rtol=0, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_missing_views_do_not_count():
     expected = (weight * loc).sum(1) / weight.sum(1)
     fused = fuse_views(normal(loc, scale), seen=seen, cameras=FACING)
     torch.testing.assert_close(fused.pose, expected, rtol=0, atol=1e-4)
-    # Nor without cameras, whatever their laws say.
+    # Nor without cameras, whatever their distributions say.
     two = fuse_views(normal(loc[:, :2], scale[:, :2]))
     masked = fuse_views(normal(loc, scale), seen=torch.tensor([True, True, False]))
     torch.testing.assert_close(masked.pose, two.pose, rtol=0, atol=1e-3)
@@ -76,7 +76,7 @@ def test_missing_views_do_not_count():
 
 def test_turning_a_known_camera_changes_nothing():
     loc, scale = normal_views()
-    # Round laws turn with their poses.
+    # Round distributions turn with their poses.
     scale = scale.mean((-2, -1), keepdim=True).expand_as(scale)
     turn = rotations(B, V)
     straight = fuse_views(normal(loc, scale), cameras=FACING)
@@ -114,9 +114,9 @@ def tiny(kind):
 
 @pytest.mark.parametrize("kind", ["decoded", "flow", "body"])
 def test_one_view_gives_its_own_answer(kind):
-    law = tiny(kind).conditional(draw(2, 1, 17, 2))
-    fused = fuse_views(law)
-    torch.testing.assert_close(fused.in_views, law.point_estimate, rtol=0, atol=1e-4)
+    distribution = tiny(kind).conditional(draw(2, 1, 17, 2))
+    fused = fuse_views(distribution)
+    torch.testing.assert_close(fused.in_views, distribution.point_estimate, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["decoded", "flow", "body"])
@@ -139,21 +139,21 @@ def test_order_and_company_do_not_matter(kind):
     )
     assert alone.pose.shape == fused.pose.shape[1:]
     torch.testing.assert_close(alone.log_density, fused.log_density[1], rtol=0, atol=1e-3)
-    # A sequence of laws is the same as a batch axis.
+    # A sequence of distributions is the same as a batch axis.
     listed = fuse_views([model.conditional(p2d[:, v]) for v in range(V)], **options)
     torch.testing.assert_close(listed.log_density, fused.log_density, rtol=0, atol=1e-3)
 
 
-def test_laws_of_different_models_fuse():
+def test_distributions_of_different_models_fuse():
     p2d = draw(2, 17, 2)
-    laws = [tiny("decoded").conditional(p2d), tiny("flow").conditional(p2d)]
+    distributions = [tiny("decoded").conditional(p2d), tiny("flow").conditional(p2d)]
     cameras = Cameras(torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
-    fused = fuse_views(laws, cameras=cameras, max_steps=20)
+    fused = fuse_views(distributions, cameras=cameras, max_steps=20)
     assert fused.pose.shape == (2, 17, 3) and fused.pose.isfinite().all()
 
 
 def body_views(count=2):
-    """Normal laws over rotations: views of one body that disagree."""
+    """Normal distributions over rotations: views of one body that disagree."""
     body = matrix_from_axis_angle(0.5 * draw(1, 1, 6, 3))
     own = matrix_from_axis_angle(0.1 * draw(count, V, 6, 3, seed=3)) @ body
     own[:, :, 0] = rotations(count, V)
@@ -163,9 +163,9 @@ def body_views(count=2):
 
 
 def test_bodies_agree_up_to_the_tolerance():
-    law, own = body_views()
-    near = fuse_views(law, agreement=1e-3)
-    loose = fuse_views(law, agreement=100.0)
+    distribution, own = body_views()
+    near = fuse_views(distribution, agreement=1e-3)
+    loose = fuse_views(distribution, agreement=100.0)
     spread = [
         geodesic_distance(matrix_from_6d(x.in_views[:, :, 1:]), x.rotations[:, None, 1:]).max()
         for x in (near, loose)
@@ -174,7 +174,7 @@ def test_bodies_agree_up_to_the_tolerance():
     torch.testing.assert_close(loose.in_views, sixd_from_matrix(own), rtol=0, atol=1e-3)
     # Orientations stay free.
     assert geodesic_distance(matrix_from_6d(near.in_views[:, :, 0]), own[:, :, 0]).max() < 0.05
-    exact = fuse_views(law)
+    exact = fuse_views(distribution)
     between = geodesic_distance(exact.rotations[:, 1:], near.rotations[:, 1:])
     assert between.max() < 0.02
 
@@ -188,10 +188,10 @@ def test_keypoints_sharpen_a_calibrated_pose():
     p2d = project(points, focal=1000.0, center=500.0)
     p2d[0, 0, 2] = torch.nan
     p2d[1, 1, 3] += 400.0
-    law = normal((pose + 0.1 * draw(B, J, 3, seed=5))[:, None] @ rotation.mT,
+    distribution = normal((pose + 0.1 * draw(B, J, 3, seed=5))[:, None] @ rotation.mT,
                  torch.full((B, V, J, 3), 0.1, dtype=torch.float64))  # fmt: skip
     cameras = Cameras(rotation, translation, 1000.0, torch.tensor([500.0, 500.0]))
-    fused = fuse_views(law, cameras=cameras, evidence=ViewEvidence(p2d, 1.0), solver="lm")
+    fused = fuse_views(distribution, cameras=cameras, evidence=ViewEvidence(p2d, 1.0), solver="lm")
     truth = pose.clone()
     assert (fused.pose - truth)[:, 1:].norm(dim=-1).max() < 0.01
     torch.testing.assert_close(fused.translation, root, rtol=0, atol=0.01)
@@ -199,11 +199,13 @@ def test_keypoints_sharpen_a_calibrated_pose():
 
 def test_a_prior_is_fitted_to_examples():
     poses = draw(500, J, 3)
-    law = pose_prior(poses)
+    distribution = pose_prior(poses)
     relative = poses - poses[:, :1]
-    assert law.log_prob(relative).mean() > law.log_prob(3 * relative).mean()
-    law = normal(relative[:2, None] + torch.zeros(1, V, 1, 1), torch.full((2, V, J, 3), 0.5))
-    fused = fuse_views(law, prior="once", marginal=pose_prior(poses))
+    assert distribution.log_prob(relative).mean() > distribution.log_prob(3 * relative).mean()
+    distribution = normal(
+        relative[:2, None] + torch.zeros(1, V, 1, 1), torch.full((2, V, J, 3), 0.5)
+    )
+    fused = fuse_views(distribution, prior="once", marginal=pose_prior(poses))
     assert fused.converged.all() and fused.pose.abs().max() < 10
     with pytest.raises(InputError, match="more than 12 poses"):
         pose_prior(poses[:12])
@@ -211,28 +213,36 @@ def test_a_prior_is_fitted_to_examples():
 
 def test_wrong_input_is_named():
     loc, scale = normal_views()
-    law = normal(loc, scale)
+    distribution = normal(loc, scale)
     marginal = normal(torch.zeros(J, 3), 1.0)
     flat = normal(torch.zeros(V, J, 2), 1.0)
     known = Cameras(FACING.rotation)
     seen = torch.ones(B, V, dtype=torch.bool)
     seen[1] = False
     cases = [
-        (law, {"prior": "once"}, "marginal"),
-        (law, {"marginal": marginal}, "marginal"),
-        (law, {"prior": "never"}, "prior"),
-        (law, {"seen": torch.ones(B, V + 1, dtype=torch.bool)}, "seen as bool"),
-        (law, {"seen": seen}, "1 has none"),
-        (law, {"cameras": Cameras(torch.eye(3).expand(V + 1, 3, 3))}, "cameras.rotation"),
-        (law, {"agreement": 0.1}, "agreement is for laws over rotations"),
-        (law, {"evidence": ViewEvidence(torch.zeros(V, J, 2), 1.0)}, "need cameras"),
-        (law, {"cameras": known, "evidence": ViewEvidence(torch.zeros(V, J, 2), 1.0)}, "focal"),
+        (distribution, {"prior": "once"}, "marginal"),
+        (distribution, {"marginal": marginal}, "marginal"),
+        (distribution, {"prior": "never"}, "prior"),
+        (distribution, {"seen": torch.ones(B, V + 1, dtype=torch.bool)}, "seen as bool"),
+        (distribution, {"seen": seen}, "1 has none"),
+        (distribution, {"cameras": Cameras(torch.eye(3).expand(V + 1, 3, 3))}, "cameras.rotation"),
+        (distribution, {"agreement": 0.1}, "agreement is for distributions over rotations"),
+        (distribution, {"evidence": ViewEvidence(torch.zeros(V, J, 2), 1.0)}, "need cameras"),
+        (
+            distribution,
+            {"cameras": known, "evidence": ViewEvidence(torch.zeros(V, J, 2), 1.0)},
+            "focal",
+        ),
         (flat, {}, "joints"),
         ([], {}, "at least one view"),
-        ([law, flat], {}, "one batch and event shape"),
+        ([distribution, flat], {}, "one batch and event shape"),
         (normal(torch.zeros(J, 3), 1.0), {}, "batch shape"),
-        (PushforwardDistribution(law, lambda x: x, (J, 3)), {}, "laws with a density"),
+        (
+            PushforwardDistribution(distribution, lambda x: x, (J, 3)),
+            {},
+            "distributions with a density",
+        ),
     ]
-    for laws, options, words in cases:
+    for distributions, options, words in cases:
         with pytest.raises(InputError, match=words):
-            fuse_views(laws, **options)
+            fuse_views(distributions, **options)

@@ -9,7 +9,7 @@ from propose_prob.io.keypoints import Keypoints
 from propose_prob.tasks import lift
 
 
-class Law:
+class Distribution:
     def __init__(self, p2d, *, spoil=None):
         depth = torch.arange(len(p2d), dtype=p2d.dtype)[:, None, None].expand(-1, 17, 1)
         self.point_estimate = torch.cat([p2d.nan_to_num(), depth], -1)
@@ -32,7 +32,7 @@ class Model:
 
     def conditional(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
         self.calls.append((p2d, confidence, focal, center))
-        return Law(p2d, spoil=self.spoil)
+        return Distribution(p2d, spoil=self.spoil)
 
 
 def frames(people_per_frame, *, skeleton=H36M_17, seed=0):
@@ -76,10 +76,11 @@ def test_input_is_read_no_further_than_needed():
 
 def test_spread_is_that_of_the_samples():
     torch.manual_seed(0)
-    law, hypotheses = (
-        next(lift(Model(), frames([2]), samples=400, use=use)) for use in ("law", "hypotheses")
+    distribution, hypotheses = (
+        next(lift(Model(), frames([2]), samples=400, use=use))
+        for use in ("distribution", "hypotheses")
     )
-    assert (law.spread - 3**0.5).abs().max() < 0.2
+    assert (distribution.spread - 3**0.5).abs().max() < 0.2
     assert hypotheses.spread.max() < 1e-6
 
 

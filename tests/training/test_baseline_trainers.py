@@ -1,4 +1,4 @@
-"""Training of the laws to compare with, by the same loop."""
+"""Training of the distributions to compare with, by the same loop."""
 
 import csv
 import json
@@ -165,8 +165,8 @@ def test_the_bound_that_is_trained_is_one() -> None:
         units = model.standardiser.log_scale.mean()
         bound = -48 * (trainer.losses(pairs)["elbo"] + units)
         root = torch.zeros(64, 1, 3)
-        law = model.law(Evidence(pairs.features, None))
-        density = law.log_prob(torch.cat([root, pairs.joints], 1)).mean()
+        distribution = model.distribution(Evidence(pairs.features, None))
+        density = distribution.log_prob(torch.cat([root, pairs.joints], 1)).mean()
     assert bound < density < bound + 20
 
 
@@ -182,7 +182,7 @@ def test_the_regressions_spread_becomes_that_of_its_residuals() -> None:
         trainer.optimiser.zero_grad()
         loss.backward()
         trainer.optimiser.step()
-    law = model.eval().law(Evidence(pairs.features, None))
-    residual = (pairs.joints - law.mode[:, 1:]).square().mean(0).sqrt()
-    spread = law.flow.base_dist.stddev[0] * model.standardiser.log_scale.exp()
+    distribution = model.eval().distribution(Evidence(pairs.features, None))
+    residual = (pairs.joints - distribution.mode[:, 1:]).square().mean(0).sqrt()
+    spread = distribution.flow.base_dist.stddev[0] * model.standardiser.log_scale.exp()
     torch.testing.assert_close(spread.reshape(16, 3), residual, rtol=0.1, atol=0)

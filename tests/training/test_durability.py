@@ -50,7 +50,7 @@ def steps():
 
 def break_off(monkeypatch, step):
     """Let a training be killed at a step, right after its validation."""
-    validate = loop.Run._validate
+    validate = loop.TrainingLoop._validate
 
     def killed(self):
         scores = validate(self)
@@ -58,7 +58,7 @@ def break_off(monkeypatch, step):
             raise KeyboardInterrupt
         return scores
 
-    monkeypatch.setattr(loop.Run, "_validate", killed)
+    monkeypatch.setattr(loop.TrainingLoop, "_validate", killed)
     return validate
 
 
@@ -146,7 +146,7 @@ def test_a_restart_before_the_first_checkpoint_logs_each_step_once(place, monkey
     with pytest.raises(KeyboardInterrupt):
         command().run()
     assert steps() == [2, 4] and not Path("out/checkpoint.pt").exists()
-    monkeypatch.setattr(loop.Run, "_validate", validate)
+    monkeypatch.setattr(loop.TrainingLoop, "_validate", validate)
     command().run()
     assert steps() == [2, 4, 6, 8]
     assert not [name for name in os.listdir("out") if name.startswith(".")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from propose_prob.distributions import FlowDistribution
 from propose_prob.distributions.flow import diagonal_normal
 from propose_prob.training import objectives
-from tests.zoo import LAWS, randn
+from tests.zoo import DISTRIBUTIONS, randn
 
 B, J, L, D = 5, 4, 6, 3
 
@@ -57,18 +57,18 @@ def test_recon2d_counts_visible_joints_only():
 
 @torch.no_grad()
 def test_negative_log_likelihood_of_a_flow():
-    law = LAWS["flow_pagd_affine"].law(B)
+    distribution = DISTRIBUTIONS["flow_pagd_affine"].distribution(B)
     w = randn(B, D, seed=2)
-    loc, scale = law.base_dist.mean, law.base_dist.stddev
+    loc, scale = distribution.base_dist.mean, distribution.base_dist.stddev
     total = 0.0
     for b in range(B):
-        z, ladj = law.transform.inverse_and_ladj(w)
+        z, ladj = distribution.transform.inverse_and_ladj(w)
         for i in range(D):
             u = float((z[b, i] - loc[b, i]) / scale[b, i])
             total += 0.5 * u * u + math.log(scale[b, i].item()) + 0.5 * math.log(2 * math.pi)
         total -= ladj[b].item()
     expected = total / (B * D)
-    assert objectives.negative_log_likelihood(law, w).item() == pytest.approx(expected)
+    assert objectives.negative_log_likelihood(distribution, w).item() == pytest.approx(expected)
 
 
 def test_mode_to_mode():
@@ -130,7 +130,7 @@ def test_energy_score(count):
 
 
 def test_the_energy_score_is_least_at_the_truth():
-    """Poses of a known law; a narrower, wider or shifted law scores worse."""
+    """Poses of a known distribution; a narrower, wider or shifted distribution scores worse."""
     generator = torch.Generator().manual_seed(0)
     pose = torch.randn(40_000, 1, 3, generator=generator, dtype=torch.float64)
     noise = torch.randn(4, 40_000, 1, 3, generator=generator, dtype=torch.float64)
@@ -223,15 +223,15 @@ def test_kl_to_standard():
         for i in range(D):
             mean, variance = float(loc[b, i]), math.exp(2 * float(log_scale[b, i]))
             total += 0.5 * (variance + mean**2 - 1 - math.log(variance))
-    law = diagonal_normal(loc, log_scale.exp())
-    assert objectives.kl_to_standard(law).item() == pytest.approx(total / (B * D))
+    distribution = diagonal_normal(loc, log_scale.exp())
+    assert objectives.kl_to_standard(distribution).item() == pytest.approx(total / (B * D))
     standard = diagonal_normal(torch.zeros(B, D), torch.ones(B, D))
     assert objectives.kl_to_standard(standard).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_likelihood_of_other_laws_counts_too():
-    law = diagonal_normal(randn(B, D), torch.ones(B, D).double())
+def test_the_likelihood_of_other_distributions_counts_too():
+    distribution = diagonal_normal(randn(B, D), torch.ones(B, D).double())
     w = randn(B, D, seed=2)
-    value = objectives.negative_log_likelihood(law, w)
-    torch.testing.assert_close(value, -law.log_prob(w).mean() / D)
-    assert not isinstance(law, FlowDistribution)
+    value = objectives.negative_log_likelihood(distribution, w)
+    torch.testing.assert_close(value, -distribution.log_prob(w).mean() / D)
+    assert not isinstance(distribution, FlowDistribution)

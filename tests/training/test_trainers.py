@@ -259,9 +259,9 @@ def test_pairs_are_in_the_evidences_axes():
     # Told the intrinsics, the pose is turned, not changed.
     assert not torch.allclose(pairs.joints[known], plain.joints[known], atol=1e-4)
     torch.testing.assert_close(pairs.joints.norm(dim=-1), plain.joints.norm(dim=-1))
-    # The pose that the law answers with is back in the camera's axes.
-    law = trainer.model.eval().conditional(batch.p2d, batch.confidence, focal=1.0)
-    turned = law._from_event(batch.p3d)
+    # The pose that the distribution answers with is back in the camera's axes.
+    distribution = trainer.model.eval().conditional(batch.p2d, batch.confidence, focal=1.0)
+    turned = distribution._from_event(batch.p3d)
     torch.testing.assert_close(turned[known], pairs.joints[known], rtol=1e-4, atol=1e-5)
     assert torch.equal(pairs.visible, batch.confidence > 0)
 

@@ -28,7 +28,9 @@ def poses() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def law(model: ProPose, poses: tuple[torch.Tensor, torch.Tensor]) -> DecodedPoseDistribution:
+def distribution(
+    model: ProPose, poses: tuple[torch.Tensor, torch.Tensor]
+) -> DecodedPoseDistribution:
     return model.conditional(poses[0], focal=FOCAL)
 
 
@@ -41,22 +43,22 @@ def test_it_is_listed_small_and_frozen(model: ProPose) -> None:
 
 
 def test_error_and_calibration_stay_where_the_card_says(
-    law: DecodedPoseDistribution, poses: tuple[torch.Tensor, torch.Tensor]
+    distribution: DecodedPoseDistribution, poses: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     torch.manual_seed(0)
-    samples = law.sample((200,))
+    samples = distribution.sample((200,))
     curve = CalibrationCurve(17, fixed_joints=(0,))
     curve.update(samples, poses[1])
-    assert 1e3 * mpjpe(law.point_estimate, poses[1]).mean() < 27
+    assert 1e3 * mpjpe(distribution.point_estimate, poses[1]).mean() < 27
     assert 1e3 * mpjpe(samples, poses[1]).amin(0).mean() < 16.5
     assert curve.compute().error < 0.10
 
 
 def test_known_intrinsics_help(
-    model: ProPose, law: DecodedPoseDistribution, poses: tuple[torch.Tensor, torch.Tensor]
+    model: ProPose, distribution: DecodedPoseDistribution, poses: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     blind = model.conditional(poses[0])
-    ours, theirs = (mpjpe(d.point_estimate, poses[1]).mean() for d in (law, blind))
+    ours, theirs = (mpjpe(d.point_estimate, poses[1]).mean() for d in (distribution, blind))
     assert ours < theirs
 
 
@@ -78,10 +80,10 @@ def test_log_prob_knows_left_from_right(
     model: ProPose, poses: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     p2d, p3d = (t[:48] for t in poses)
-    law = model.conditional(p2d, focal=FOCAL)
-    true = law.estimate_log_prob(p3d, num_particles=256)
-    again = law.estimate_log_prob(p3d, num_particles=256, noise_seed=1)
-    swapped = law.estimate_log_prob(p3d[:, list(H36M_17.mirror)], num_particles=256)
+    distribution = model.conditional(p2d, focal=FOCAL)
+    true = distribution.estimate_log_prob(p3d, num_particles=256)
+    again = distribution.estimate_log_prob(p3d, num_particles=256, noise_seed=1)
+    swapped = distribution.estimate_log_prob(p3d[:, list(H36M_17.mirror)], num_particles=256)
     assert (true.log_prob > swapped.log_prob).float().mean() >= 0.98
     assert (true.log_prob - again.log_prob).abs().median() < 0.3
     assert (true.effective_sample_size / 256).median() >= 0.1

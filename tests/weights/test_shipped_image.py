@@ -46,8 +46,8 @@ def test_mode_and_draws_stay_where_the_card_says(model, people, images):
 
     truth = torch.stack([person.joints - person.joints[:1] for person in people])
     torch.manual_seed(0)
-    assert 1e3 * pa_mpjpe(joints(estimate.law.mode), truth).mean() < 65
-    best = pa_mpjpe(joints(estimate.law.sample((25,))), truth).amin(0)
+    assert 1e3 * pa_mpjpe(joints(estimate.distribution.mode), truth).mean() < 65
+    best = pa_mpjpe(joints(estimate.distribution.sample((25,))), truth).amin(0)
     assert 1e3 * best.mean() < 55
     # The estimated camera sees the pelvis where it is.
     pelvis = torch.stack([person.keypoints[0] for person in people])
@@ -55,7 +55,7 @@ def test_mode_and_draws_stay_where_the_card_says(model, people, images):
 
 
 @torch.no_grad()
-def test_something_in_front_of_an_arm_widens_the_law(model, people, images):
+def test_something_in_front_of_an_arm_widens_the_distribution(model, people, images):
     body = load_open_body().only("h36m_17")
     hidden = images.clone()
     for row, person in enumerate(people):
@@ -65,7 +65,7 @@ def test_something_in_front_of_an_arm_widens_the_law(model, people, images):
     for pictures in (images, hidden):
         estimate = model.estimate_images(normalize_image(pictures))
         torch.manual_seed(0)
-        theta = matrix_from_6d(estimate.law.sample((60,)))
+        theta = matrix_from_6d(estimate.distribution.sample((60,)))
         joints = body.regress(body(theta, estimate.shape))
         spread.append((joints - joints[:, :, :1]).std(0).norm(dim=-1)[:, 16])
     assert (spread[1] / spread[0]).log().mean() > 0.05
@@ -83,7 +83,7 @@ def test_hidden_legs_widen_more_than_what_is_in_view(model, people, images):
     for pictures in (images[below], hidden[below]):
         estimate = model.estimate_images(normalize_image(pictures))
         torch.manual_seed(0)
-        theta = matrix_from_6d(estimate.law.sample((60,)))
+        theta = matrix_from_6d(estimate.distribution.sample((60,)))
         # In the pelvis' own axes: the whole body's turn is nobody's limb.
         theta[..., 0, :, :] = torch.eye(3)
         joints = body.regress(body(theta, estimate.shape))

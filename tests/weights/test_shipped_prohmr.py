@@ -59,21 +59,21 @@ def test_both_are_listed_and_frozen(lifting, prohmr):
 
 def test_lifting_stays_where_its_card_says(lifting, poses):
     p2d, p3d = poses
-    law = lifting.conditional(p2d, focal=FOCAL)
+    distribution = lifting.conditional(p2d, focal=FOCAL)
     torch.manual_seed(0)
-    samples = law.sample((200,))
+    samples = distribution.sample((200,))
     curve = CalibrationCurve(17, fixed_joints=(0,))
     curve.update(samples, p3d)
-    assert 1e3 * mpjpe(law.mode, p3d).mean() < 28
+    assert 1e3 * mpjpe(distribution.mode, p3d).mean() < 28
     assert 1e3 * mpjpe(samples, p3d).amin(0).mean() < 18
     assert curve.compute().error < 0.10
 
 
 def test_lifting_density_tells_left_from_right(lifting, poses):
     p2d, p3d = poses
-    law = lifting.conditional(p2d, focal=FOCAL)
-    swapped = law.log_prob(p3d[:, list(H36M_17.mirror)])
-    assert (law.log_prob(p3d) > swapped).float().mean() >= 0.98
+    distribution = lifting.conditional(p2d, focal=FOCAL)
+    swapped = distribution.log_prob(p3d[:, list(H36M_17.mirror)])
+    assert (distribution.log_prob(p3d) > swapped).float().mean() >= 0.98
 
 
 @torch.no_grad()
@@ -86,11 +86,11 @@ def test_body_pose_stays_where_its_card_says(prohmr, bodies):
         return body.regress(body(matrix_from_6d(sixd), estimate.shape))
 
     torch.manual_seed(0)
-    point = pa_mpjpe(joints(estimate.law.mode), p3d)
-    best = pa_mpjpe(joints(estimate.law.sample((25,))), p3d).amin(0)
+    point = pa_mpjpe(joints(estimate.distribution.mode), p3d)
+    best = pa_mpjpe(joints(estimate.distribution.sample((25,))), p3d).amin(0)
     assert 1e3 * point.mean() < 25
     assert 1e3 * best.mean() < 25
-    ranks = torch.stack([estimate.law.entropy(), point]).argsort(-1).argsort(-1).double()
+    ranks = torch.stack([estimate.distribution.entropy(), point]).argsort(-1).argsort(-1).double()
     assert torch.corrcoef(ranks)[0, 1] > 0.4
 
 
@@ -98,10 +98,10 @@ def test_body_pose_stays_where_its_card_says(prohmr, bodies):
 @pytest.mark.parametrize("name", ["prohmr-cmu17", "prohmr-lifting-cmu17"])
 def test_the_mode_is_the_best_of_200_restarts_on_real_inputs(name, poses):
     model, p2d = load(name).requires_grad_(False), poses[0][:20]
-    law = model.conditional(p2d, focal=FOCAL)
-    root = law.event_shape == (17, 3)
+    distribution = model.conditional(p2d, focal=FOCAL)
+    root = distribution.event_shape == (17, 3)
     torch.manual_seed(0)
-    draws = law.sample((200,))[:, :, int(root) :].flatten(2)
+    draws = distribution.sample((200,))[:, :, int(root) :].flatten(2)
     # Whitened by the samples' own covariance: ascent then takes tens of steps.
     mean = draws.mean(0)
     factor = torch.linalg.cholesky(
@@ -110,20 +110,22 @@ def test_the_mode_is_the_best_of_200_restarts_on_real_inputs(name, poses):
     start = torch.linalg.solve_triangular(factor, (draws - mean).mT, upper=False).mT
     width = start.std(0)
 
-    def program(law, mean, width):
+    def program(distribution, mean, width):
         with pyro.plate("restarts", len(mean)):
             with poutine.mask(mask=False):
                 free = dist.Normal(torch.zeros_like(mean), 1.0).to_event(1)
                 y = pyro.sample("y", free)
-            pose = (mean + (width * y) @ factor.to(y).T).unflatten(-1, (-1, law.event_shape[-1]))
+            pose = (mean + (width * y) @ factor.to(y).T).unflatten(
+                -1, (-1, distribution.event_shape[-1])
+            )
             if root:
                 pose = torch.cat([torch.zeros_like(pose[:, :1]), pose], 1)
-            pyro.factor("density", law.log_prob(pose))
+            pyro.factor("density", distribution.log_prob(pose))
 
     # All restarts at once, each with its own steps and stop; then the best of each input exactly.
-    laws = model.conditional(p2d.repeat(200, 1, 1), focal=FOCAL)
+    distributions = model.conditional(p2d.repeat(200, 1, 1), focal=FOCAL)
     found = map_estimate(
-        program, laws, mean.repeat(200, 1), width.repeat(200, 1), solver="lbfgs",
+        program, distributions, mean.repeat(200, 1), width.repeat(200, 1), solver="lbfgs",
         init={"y": (start / width).flatten(0, 1)}, batch_size=1000, tolerance=1e-5,
     )  # fmt: skip
     assert found.converged.float().mean() > 0.99

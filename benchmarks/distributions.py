@@ -1,14 +1,15 @@
-"""All laws in one table on CMU17: `python benchmarks/laws.py --out DIR`.
+"""All distributions in one table on CMU17: `python benchmarks/distributions.py --out DIR`.
 
-Every law under the same conditions: val, test_seen and test_subject03; exact and noisy 2D; 0, 1 and
-4 random joints hidden (the same ones for every law); intrinsics known; 200 samples of the law
-itself. Each cell is written to `DIR/cells` when it is done and is not measured again unless the
-weights or the settings change, so a broken-off run goes on. At the end `DIR/laws.md` holds the
-tables and `DIR/laws.json` all numbers. `--only-tables` writes them from the cells that there are.
+Every distribution under the same conditions: val, test_seen and test_subject03; exact and noisy 2D;
+0, 1 and 4 random joints hidden (the same ones for every distribution); intrinsics known; 200
+samples of the distribution itself. Each cell is written to `DIR/cells` when it is done and is not
+measured again unless the weights or the settings change, so a broken-off run goes on. At the end
+`DIR/distributions.md` holds the tables and `DIR/distributions.json` all numbers. `--only-tables`
+writes them from the cells that there are.
 
 Standard errors count clips as what was drawn, for frames of a clip tell nearly the same. Whether a
-law is as good as the best is judged by its difference from the best, frame by frame, in the same
-way: within two standard errors of that difference.
+distribution is as good as the best is judged by its difference from the best, frame by frame, in
+the same way: within two standard errors of that difference.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from propose_prob.weights import available, load
 SPLITS = ("val", "test_seen", "test_subject03")
 KINDS = ("exact", "noisy")
 HIDDEN = (0, 1, 4)
-LAWS = {
+DISTRIBUTIONS = {
     "propose-cmu17": "ProPose",
     "prohmr-lifting-cmu17": "lifting flow",
     "regression-cmu17": "regression",
@@ -56,7 +57,8 @@ TITLES = {
     "ece": "ECE (signed)",
     "nll": "NLL (nats/coordinate)",
 }
-#: The density of one pose in so many is asked for, the same ones of every law: estimates are slow.
+#: The density of one pose in so many is asked for, the same ones of every distribution: estimates
+#: are slow.
 _DENSITY = 7
 
 
@@ -67,8 +69,8 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=48, help="one frame in so many, four views")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    shipped = [law for law in LAWS if law in available()]
-    parser.add_argument("--laws", nargs="+", default=shipped, help="names, or NAME=FILE")
+    shipped = [distribution for distribution in DISTRIBUTIONS if distribution in available()]
+    parser.add_argument("--distributions", nargs="+", default=shipped, help="names, or NAME=FILE")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--hidden", nargs="+", type=int, default=HIDDEN)
     parser.add_argument("--intrinsics", choices=("known", "unknown"), default="known")
@@ -77,17 +79,17 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = arguments.out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
-    files = dict(_named(law) for law in arguments.laws)
+    files = dict(_named(distribution) for distribution in arguments.distributions)
     settings = {name: getattr(arguments, name) for name in ("stride", "samples", "seed")}
     cells: dict[tuple[str, str, str, int], dict[str, Any]] = {}
-    for law, file in files.items():
+    for distribution, file in files.items():
         key = {**settings, "weights": _digest(file)}
         model = None
         for split in arguments.splits:
             for kind in KINDS:
                 for hidden in arguments.hidden:
                     blind = "" if arguments.intrinsics == "known" else "-unknown"
-                    path = folder / f"{law}-{split}-{kind}-{hidden}{blind}.json"
+                    path = folder / f"{distribution}-{split}-{kind}-{hidden}{blind}.json"
                     cell = json.loads(path.read_text()) if path.exists() else None
                     if cell is None or cell["key"] != key:
                         if arguments.only_tables:
@@ -98,22 +100,25 @@ def main() -> None:
                         )
                         cell = {"key": key, **found}
                         write_text(path, json.dumps(cell))
-                        print(law, split, kind, hidden, _line(cell), flush=True)
-                    cells[law, split, kind, hidden] = cell
+                        print(distribution, split, kind, hidden, _line(cell), flush=True)
+                    cells[distribution, split, kind, hidden] = cell
     results = {place: summary(cell) for place, cell in cells.items()}
     text = tables(cells, results, {**settings, "intrinsics": arguments.intrinsics})
     stored = [
-        {**dict(zip(("law", "split", "2d", "hidden"), place, strict=True)), **result}
+        {**dict(zip(("distribution", "split", "2d", "hidden"), place, strict=True)), **result}
         for place, result in results.items()
     ]
-    for name, content in (("laws.md", text), ("laws.json", json.dumps(stored, indent=1))):
+    for name, content in (
+        ("distributions.md", text),
+        ("distributions.json", json.dumps(stored, indent=1)),
+    ):
         write_text(arguments.out / name, content + "\n")
     print(text)
 
 
-def _named(law: str) -> tuple[str, str]:
-    name, given, file = law.partition("=")
-    return (name, file) if given else (law, law)
+def _named(distribution: str) -> tuple[str, str]:
+    name, given, file = distribution.partition("=")
+    return (name, file) if given else (distribution, distribution)
 
 
 def _digest(file: str) -> str:
@@ -148,19 +153,19 @@ def measure(
     for batch in source.batches(64):
         item = prepare(batch, H36M_17, H36M_17, condition)
         began = time.process_time()
-        law = model.conditional(
+        distribution = model.conditional(
             item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
-        hypotheses = law.sample((samples,))
+        hypotheses = distribution.sample((samples,))
         spent += time.process_time() - began
         drawn += samples * len(item)
         values = {
-            "estimate": 1e3 * mpjpe(law.point_estimate, item.target),
+            "estimate": 1e3 * mpjpe(distribution.point_estimate, item.target),
             "best": 1e3 * mpjpe(hypotheses, item.target).amin(0),
             "energy": 1e3 * energy_scores(hypotheses, item.target).joints.mean(-1),
         }
         hits = calibration_hits(hypotheses, item.target)[..., 1:]
-        density = getattr(law, "log_prob_kind", "exact")
+        density = getattr(distribution, "log_prob_kind", "exact")
         scored = torch.full((len(item),), math.nan)
         if density != "none":
             few = slice(0, None, _DENSITY)
@@ -241,7 +246,7 @@ def _jackknife(
 
 
 def as_good(cell: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
-    """Whether a law is within two standard errors of the best one, by their difference."""
+    """Whether a distribution is within two standard errors of the best one, by their difference."""
     pairs = [(clip, best["clips"][label]) for label, clip in cell["clips"].items()]
     if name == "ece":
 
@@ -270,50 +275,63 @@ def tables(
     results: Mapping[tuple[str, str, str, int], Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> str:
-    """A table for each split, and how often each law is best or as good."""
-    laws = list(dict.fromkeys(place[0] for place in results))
-    wins = {law: dict.fromkeys(MEASURES, 0) for law in laws}
+    """A table for each split, and how often each distribution is best or as good."""
+    distributions = list(dict.fromkeys(place[0] for place in results))
+    wins = {distribution: dict.fromkeys(MEASURES, 0) for distribution in distributions}
     blocks, places = [], 0
     for split in SPLITS:
         lines = _header(settings["samples"])
         for kind in KINDS:
             for hidden in sorted({place[3] for place in results}):
-                rows = [law for law in laws if (law, split, kind, hidden) in results]
+                rows = [
+                    distribution
+                    for distribution in distributions
+                    if (distribution, split, kind, hidden) in results
+                ]
                 if not rows:
                     continue
                 places += 1
                 marked = _best(rows, split, kind, hidden, cells, results)
-                for law in rows:
-                    result = results[law, split, kind, hidden]
+                for distribution in rows:
+                    result = results[distribution, split, kind, hidden]
                     for name in MEASURES:
-                        wins[law][name] += law in marked[name]
-                    cell = f"{kind}, {hidden} hidden" if law == rows[0] else ""
-                    lines.append(_row(cell, law, result, marked))
+                        wins[distribution][name] += distribution in marked[name]
+                    cell = f"{kind}, {hidden} hidden" if distribution == rows[0] else ""
+                    lines.append(_row(cell, distribution, result, marked))
         if len(lines) > 2:
             first = next(r for place, r in results.items() if place[1] == split)
             title = f"### {split}: {first['poses']} poses of {first['clips']} clips"
             blocks.append("\n".join([title, "", *lines]))
     lines = [
-        f"| law | {' | '.join(TITLES[n].format(**settings) for n in MEASURES)} | hypotheses/s |",
+        f"| distribution | {' | '.join(TITLES[n].format(**settings) for n in MEASURES)} | "
+        f"hypotheses/s |",
         "|---" * (len(MEASURES) + 2) + "|",
     ]
-    for law in laws:
-        speeds = sorted(r["per_second"] for place, r in results.items() if place[0] == law)
-        counts = " | ".join(f"{wins[law][name]} of {places}" for name in MEASURES)
-        lines.append(f"| {LAWS.get(law, law)} | {counts} | {speeds[len(speeds) // 2]:,.0f} |")
+    for distribution in distributions:
+        speeds = sorted(r["per_second"] for place, r in results.items() if place[0] == distribution)
+        counts = " | ".join(f"{wins[distribution][name]} of {places}" for name in MEASURES)
+        lines.append(
+            f"| {DISTRIBUTIONS.get(distribution, distribution)} | {counts} | "
+            f"{speeds[len(speeds) // 2]:,.0f} |"
+        )
     head = (
         f"One frame in {settings['stride']}, four views, S = {settings['samples']} samples of the "
-        f"law, seed {settings['seed']}, intrinsics {settings['intrinsics']}. Standard errors (±) "
+        f"distribution, seed {settings['seed']}, intrinsics {settings['intrinsics']}. Standard "
+        f"errors (±) "
         "by clip. Bold: best, or within two standard errors of the best by the paired difference. "
         "NLL: one pose in "
-        f"{_DENSITY}; an estimated bound is no smaller than the law's own NLL, in expectation."
+        f"{_DENSITY}; an estimated bound is no smaller than the distribution's own NLL, in "
+        f"expectation."
     )
-    count = "How often each law is best, or within noise of the best, and median speed of one core:"
+    count = (
+        "How often each distribution is best, or within noise of the best, and median speed of "
+        "one core:"
+    )
     return "\n\n".join([head, count, "\n".join(lines), *blocks])
 
 
 def _header(samples: int) -> list[str]:
-    titles = ["2D", "law", *(TITLES[name].format(samples=samples) for name in MEASURES)]
+    titles = ["2D", "distribution", *(TITLES[name].format(samples=samples) for name in MEASURES)]
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
@@ -327,22 +345,32 @@ def _best(
 ) -> dict[str, set[str]]:
     marked = {}
     for name in MEASURES:
-        having = [law for law in rows if math.isfinite(results[law, split, kind, hidden][name])]
+        having = [
+            distribution
+            for distribution in rows
+            if math.isfinite(results[distribution, split, kind, hidden][name])
+        ]
         if not having:
             marked[name] = set()
             continue
-        best = min(having, key=lambda law: results[law, split, kind, hidden][name])
+        best = min(
+            having, key=lambda distribution: results[distribution, split, kind, hidden][name]
+        )
         marked[name] = {
-            law
-            for law in having
-            if law == best
-            or as_good(cells[law, split, kind, hidden], cells[best, split, kind, hidden], name)
+            distribution
+            for distribution in having
+            if distribution == best
+            or as_good(
+                cells[distribution, split, kind, hidden], cells[best, split, kind, hidden], name
+            )
         }
     return marked
 
 
-def _row(place: str, law: str, result: Mapping[str, Any], marked: Mapping[str, set[str]]) -> str:
-    row = [place, LAWS.get(law, law)]
+def _row(
+    place: str, distribution: str, result: Mapping[str, Any], marked: Mapping[str, set[str]]
+) -> str:
+    row = [place, DISTRIBUTIONS.get(distribution, distribution)]
     for name in MEASURES:
         value = result[name]
         if not math.isfinite(value):
@@ -350,7 +378,7 @@ def _row(place: str, law: str, result: Mapping[str, Any], marked: Mapping[str, s
             continue
         digits = {"ece": 3, "nll": 2}.get(name, 1)
         text = f"{value:.{digits}f}"
-        text = f"**{text}**" if law in marked[name] else text
+        text = f"**{text}**" if distribution in marked[name] else text
         text += f" ± {result[f'{name}_se']:.{digits}f}"
         if name == "ece":
             text += f" ({result['ece_signed']:+.3f})"
