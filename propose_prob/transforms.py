@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from ._zuko import MonotonicRQSTransform
+from .errors import InputError
 
 
 def soft_clamp(t: Tensor, alpha: float) -> Tensor:
@@ -92,7 +93,7 @@ class Chain(VectorTransform):
             they count as not constant.
 
     Raises:
-        ValueError: If there are none, or one does not map vectors to vectors.
+        InputError: If there are none, or one does not map vectors to vectors.
 
     Example:
         >>> import torch
@@ -105,10 +106,10 @@ class Chain(VectorTransform):
     def __init__(self, transforms: list[Transform]) -> None:
         super().__init__()
         if not transforms:
-            raise ValueError("expected at least one transform, got none")
+            raise InputError("expected at least one transform, got none")
         for i, t in enumerate(transforms):
             if t.domain.event_dim > 1 or t.codomain.event_dim > 1 or not t.bijective:
-                raise ValueError(f"transform {i}: expected a bijection of vectors, got {t}")
+                raise InputError(f"transform {i}: expected a bijection of vectors, got {t}")
         self.parts = list(transforms)
         self.constant_ladj = all(getattr(t, "constant_ladj", False) for t in transforms)
 

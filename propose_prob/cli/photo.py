@@ -132,7 +132,7 @@ class Photo:
             surface=True,
         )
         if mode is None or fitted.vertices is None:
-            raise ValueError("expected a body with a surface")
+            raise InputError("expected a body with a surface")
         content = PhotoContent(
             image=image.permute(1, 2, 0).numpy(),
             p2d=p2d[0],

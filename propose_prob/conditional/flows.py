@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._zuko import LazyDistribution, LazyTransform
 from ..distributions import FlowDistribution
+from ..errors import InputError
 from ..nn import ConditionalMLP
 from ..nn.mlp import zero_output
 from ..transforms import (
@@ -44,7 +45,7 @@ class ConditionalCoupling(LazyTransform):
         last_activation: See `ConditionalMLP`.
 
     Raises:
-        ValueError: If `features < 2` or `kind` is unknown.
+        InputError: If `features < 2` or `kind` is unknown.
 
     Example:
         >>> transform = ConditionalCoupling(6, 16, kind="additive", width=32)(torch.randn(5, 16))
@@ -68,9 +69,9 @@ class ConditionalCoupling(LazyTransform):
     ) -> None:
         super().__init__()
         if features < 2:
-            raise ValueError(f"expected features >= 2 to split in two, got {features}")
+            raise InputError(f"expected features >= 2 to split in two, got {features}")
         if kind not in COUPLINGS:
-            raise ValueError(f"expected a coupling of {', '.join(COUPLINGS)}, got {kind!r}")
+            raise InputError(f"expected a coupling of {', '.join(COUPLINGS)}, got {kind!r}")
         self.kind = kind
         self.swap = swap
         self.clamp = clamp
@@ -92,7 +93,7 @@ class ConditionalCoupling(LazyTransform):
     def forward(self, c: Tensor | None = None) -> VectorTransform:
         """The transform for a context `(..., m)`, its part computed now; ValueError without."""
         if c is None:
-            raise ValueError("expected a context of shape (..., m), got None")
+            raise InputError("expected a context of shape (..., m), got None")
         network: Callable[[Tensor], Tensor] = self.network.bind(c)
         if self.kind == "additive":
             return AdditiveCoupling(network, self.resting, swap=self.swap)
@@ -132,10 +133,10 @@ class ActNorm(LazyTransform):
         """Sets shift and scale so that events `(n, d)` become latents of mean 0 and deviation 1.
 
         Raises:
-            ValueError: If there are fewer than two values.
+            InputError: If there are fewer than two values.
         """
         if len(values) < 2:
-            raise ValueError(f"expected at least 2 values on axis 0, got {len(values)}")
+            raise InputError(f"expected at least 2 values on axis 0, got {len(values)}")
         with torch.no_grad():
             self.shift.copy_(values.mean(0))
             self.log_scale.copy_(values.std(0).clamp_min(1e-6).log())

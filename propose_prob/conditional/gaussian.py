@@ -8,6 +8,7 @@ from torch.distributions import Independent
 
 from .._zuko import LazyDistribution
 from ..distributions.flow import diagonal_normal
+from ..errors import InputError
 from ..transforms import soft_clamp
 
 
@@ -25,7 +26,7 @@ class PILGD(LazyDistribution):
         clamp: `alpha` of the soft clamp on the mean.
 
     Raises:
-        ValueError: If `scale` or `clamp` is not positive.
+        InputError: If `scale` or `clamp` is not positive.
 
     Example:
         >>> distribution = PILGD(nn.Linear(6, 2), scale=0.1)(torch.randn(5, 6))
@@ -58,7 +59,7 @@ class VariationalPILGD(LazyDistribution):
         clamp: Bound of the log standard deviations (soft clamp, eq. 5).
 
     Raises:
-        ValueError: If `clamp` is not positive.
+        InputError: If `clamp` is not positive.
 
     Example:
         >>> VariationalPILGD(nn.Linear(6, 4))(torch.randn(5, 6)).event_shape
@@ -95,7 +96,7 @@ class PAGD(LazyDistribution):
         clamp: `alpha` of the soft clamp.
 
     Raises:
-        ValueError: If `clamp` is not positive.
+        InputError: If `clamp` is not positive.
 
     Example:
         >>> distribution = PAGD(nn.Linear(6, 4))(torch.randn(5, 6))
@@ -182,11 +183,11 @@ class StandardBase(LazyDistribution):
 
 def _required(c: Tensor | None) -> Tensor:
     if c is None:
-        raise ValueError("expected a context of shape (..., m), got None")
+        raise InputError("expected a context of shape (..., m), got None")
     return c
 
 
 def _require_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
-            raise ValueError(f"expected {name} > 0, got {value}")
+            raise InputError(f"expected {name} > 0, got {value}")

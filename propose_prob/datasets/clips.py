@@ -196,10 +196,10 @@ def evaluation_batches(
         relative to the root.
 
     Raises:
-        ValueError: If `batch_size` is not positive.
+        InputError: If `batch_size` is not positive.
     """
     if batch_size < 1:
-        raise ValueError(f"expected a positive batch_size, got {batch_size}")
+        raise InputError(f"expected a positive batch_size, got {batch_size}")
     for clip in clips:
         for start in range(0, len(clip), batch_size):
             part = slice(start, start + batch_size)

@@ -77,16 +77,16 @@ class CMU17:
             kind: `"exact"` projections or `"noisy"` detector-like ones.
 
         Raises:
-            ValueError: If `kind` is neither, or the split ships no noise.
+            InputError: If `kind` is neither, or the split ships no noise.
         """
         joints = self.camera_joints()
         exact = joints[..., :2] / joints[..., 2:] * FOCAL
         if kind == "exact":
             return exact
         if kind != "noisy":
-            raise ValueError(f"expected 2D kind 'exact' or 'noisy', got {kind!r}")
+            raise InputError(f"expected 2D kind 'exact' or 'noisy', got {kind!r}")
         if self.noise is None:
-            raise ValueError(f"split {self.split!r} ships no detector noise; use 'exact'")
+            raise InputError(f"split {self.split!r} ships no detector noise; use 'exact'")
         return exact + self.noise
 
     def action_of_frames(self) -> list[str]:

@@ -143,7 +143,7 @@ def _pack(values: np.ndarray, step: float) -> np.ndarray:
     """Quantises `(N, C)` and codes the differences along time channel by channel."""
     whole = np.rint(values.T / step)
     if np.abs(whole).max() > np.iinfo(np.int16).max:
-        raise ValueError(f"a value of {np.abs(values).max():.3g} does not fit 16 bits of {step:g}")
+        raise InputError(f"a value of {np.abs(values).max():.3g} does not fit 16 bits of {step:g}")
     # Differences wrap around in 16 bits, and so does their sum.
     return _split_planes(np.diff(whole.astype(np.int16), axis=1, prepend=np.int16(0)))
 

@@ -310,7 +310,7 @@ def _layout(path: Path, metadata: Any) -> Skeleton:
         joints = int(metadata["num_joints"])
         # Longer numbers cannot even be shown.
         if not all(0 <= joint < 1000 for joint in (*left, *right, joints)):
-            raise ValueError("no numbers of joints")
+            raise InputError("no numbers of joints")
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: expected metadata with num_joints and keypoints_symmetry (left and right)"

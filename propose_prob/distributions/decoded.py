@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.quasirandom import SobolEngine
 
+from ..errors import InputError
 from .flow import FlowDistribution, standard_parameters
 from .jacobian import forward_jacobian
 from .support import InsertRoot, RootRelative
@@ -66,7 +67,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         validate_args: As in torch.
 
     Raises:
-        ValueError: If `scale` is not a vector, `root` not one of the joints or `num_particles` not
+        InputError: If `scale` is not a vector, `root` not one of the joints or `num_particles` not
             positive.
         TypeError: If the latent's base is not a diagonal normal distribution.
 
@@ -99,9 +100,9 @@ class DecodedPoseDistribution(dist.TorchDistribution):
     ) -> None:
         standard_parameters(latent.base_dist)
         if scale.dim() != 1:
-            raise ValueError(f"expected scale of shape (J - 1,), got {tuple(scale.shape)}")
+            raise InputError(f"expected scale of shape (J - 1,), got {tuple(scale.shape)}")
         if not 0 <= root <= len(scale):
-            raise ValueError(f"expected root in 0..{len(scale)}, got {root}")
+            raise InputError(f"expected root in 0..{len(scale)}, got {root}")
         _require_particles(num_particles)
         self.latent = latent
         self.decoder = decoder
@@ -198,7 +199,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
             noise_seed: Overrides the distribution's.
 
         Raises:
-            ValueError: If `num_particles` is not positive.
+            InputError: If `num_particles` is not positive.
         """
         if self._validate_args:
             self._validate_sample(value)
@@ -277,7 +278,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
 
 def _require_particles(count: int) -> None:
     if count < 1:
-        raise ValueError(f"expected num_particles >= 1, got {count}")
+        raise InputError(f"expected num_particles >= 1, got {count}")
 
 
 def _objective(e: Tensor, residual: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import ComposeTransform, Distribution, Transform, constraints
 
+from ..errors import InputError
 from ..transforms import DiagonalAffine
 from .flow import VectorToJoints
 from .support import RootRelative
@@ -41,7 +42,7 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
         validate_args: As in torch.
 
     Raises:
-        ValueError: If there are fewer than two levels, or they do not fall.
+        InputError: If there are fewer than two levels, or they do not fall.
 
     Example:
         >>> unit = DiagonalAffine(torch.zeros(48), torch.zeros(48))
@@ -65,7 +66,7 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         if levels.dim() != 1 or len(levels) < 2 or not bool((levels.diff() < 0).all()):
-            raise ValueError(f"expected at least two falling noise levels, got {levels.tolist()}")
+            raise InputError(f"expected at least two falling noise levels, got {levels.tolist()}")
         self.denoiser = denoiser
         self.levels = levels
         joints = VectorToJoints() if to_pose is None else to_pose
@@ -163,14 +164,14 @@ def noise_levels(
         power: The larger, the more levels are small.
 
     Raises:
-        ValueError: If there are too few steps or the levels would not fall.
+        InputError: If there are too few steps or the levels would not fall.
 
     Example:
         >>> noise_levels(3, largest=4.0, smallest=1.0, power=1.0)
         tensor([4.0000, 2.5000, 1.0000])
     """
     if steps < 2 or not largest > smallest > 0:
-        raise ValueError(
+        raise InputError(
             f"expected at least 2 steps from a larger to a smaller level > 0, got {steps} from "
             f"{largest} to {smallest}"
         )

@@ -17,6 +17,7 @@ from torch.distributions import (
 )
 from torch.distributions.kl import register_kl
 
+from ..errors import InputError
 from ..transforms import Chain
 from .support import InsertRoot, RootRelative
 
@@ -37,7 +38,7 @@ class FlowDistribution(dist.TransformedDistribution):
         validate_args: As in torch.
 
     Raises:
-        ValueError: If there are no transforms or the base is not over vectors.
+        InputError: If there are no transforms or the base is not over vectors.
 
     Example:
         >>> from propose_prob.transforms import DiagonalAffine
@@ -58,7 +59,7 @@ class FlowDistribution(dist.TransformedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         if len(base.event_shape) != 1:
-            raise ValueError(
+            raise InputError(
                 f"expected a base over vectors, event_shape (d,), got {tuple(base.event_shape)}"
             )
         if batch_shape is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..errors import InputError
 from .flow import VectorToJoints, diagonal_normal
 
 
@@ -30,7 +31,7 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
         validate_args: As in torch.
 
     Raises:
-        ValueError: If the shapes of weights, means and deviations do not fit.
+        InputError: If the shapes of weights, means and deviations do not fit.
 
     Example:
         >>> dist = PoseMixtureDistribution(torch.zeros(5), torch.randn(5, 48), torch.ones(5, 48))
@@ -50,7 +51,7 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         if loc.shape != scale.shape or loc.dim() < 2 or loc.shape[:-1] != logits.shape:
-            raise ValueError(
+            raise InputError(
                 "expected logits (..., K) with means and deviations (..., K, d), got "
                 f"{tuple(logits.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
             )

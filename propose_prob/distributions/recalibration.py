@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from ..errors import InputError
 from ..geometry.camera import project, root_translation
 from ..geometry.normalization import visible_joints
 from ..geometry.skeletons import H36M_17, Skeleton
@@ -65,7 +66,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         validate_args: As in torch.
 
     Raises:
-        ValueError: If the base is not over poses, or a shape does not fit.
+        InputError: If the base is not over poses, or a shape does not fit.
 
     Example:
         >>> base = dist.Normal(torch.zeros(17, 3), 1.0).to_event(2)
@@ -92,7 +93,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         if len(base.event_shape) != 2 or base.event_shape[-1] != 3:
-            raise ValueError(
+            raise InputError(
                 f"expected a distribution over poses, event_shape (J, 3), got "
                 f"{tuple(base.event_shape)}"
             )
@@ -100,13 +101,13 @@ class RecalibratedDistribution(dist.TorchDistribution):
         depth = temperature if depth is None else depth
         for name, factor in (("temperature", temperature), ("depth", depth)):
             if factor.dim() < 1 or factor.shape[-1] != joints:
-                raise ValueError(
+                raise InputError(
                     f"expected {name} of shape (..., {joints}), got {tuple(factor.shape)}"
                 )
         if ray is None:
             ray = temperature.new_tensor([0.0, 0.0, 1.0]).expand(joints, 3)
         elif ray.shape[-2:] != (joints, 3):
-            raise ValueError(f"expected ray of shape (..., {joints}, 3), got {tuple(ray.shape)}")
+            raise InputError(f"expected ray of shape (..., {joints}, 3), got {tuple(ray.shape)}")
         batch = torch.broadcast_shapes(
             base.batch_shape, temperature.shape[:-1], depth.shape[:-1], ray.shape[:-2]
         )
@@ -117,7 +118,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         if centre is None:
             centre = point_estimate_of(self.base_distribution)
         elif centre.shape[-2:] != base.event_shape:
-            raise ValueError(
+            raise InputError(
                 f"expected centre of shape (..., {joints}, 3), got {tuple(centre.shape)}"
             )
         self.centre: Tensor = centre.expand(batch + base.event_shape)
@@ -336,7 +337,7 @@ class BaseRecalibration(nn.Module):
             distribution: The distribution as trained.
             visible: Keypoints that were seen `(..., J)`, numbers or booleans.
             known: Whether intrinsics are known.
-            residual: As `place_pose` gives it for the mode's joints `(...)`.
+            residual: As `reprojection_residual_and_rays` gives it for the mode's joints `(...)`.
         """
         base: Any = distribution.flow.base_dist
         spread = base.stddev.log().mean(-1)
@@ -406,7 +407,7 @@ class Recalibration(nn.Module):
         enabled: Set to False to get distributions as they were trained.
 
     Raises:
-        ValueError: If a joint is in no group or in two, or has no parent.
+        InputError: If a joint is in no group or in two, or has no parent.
 
     Example:
         >>> from propose_prob.geometry.skeletons import H36M_17
@@ -445,9 +446,9 @@ class Recalibration(nn.Module):
         members = [joint for group in groups for joint in group]
         joints = len(members)
         if sorted(members) != list(range(joints)):
-            raise ValueError(f"expected each joint of 0..{joints - 1} in one group, got {groups}")
+            raise InputError(f"expected each joint of 0..{joints - 1} in one group, got {groups}")
         if parents is not None and len(parents) != joints:
-            raise ValueError(f"expected {joints} parents, one of each joint, got {len(parents)}")
+            raise InputError(f"expected {joints} parents, one of each joint, got {len(parents)}")
         self.enabled = True
         self.parents = None if parents is None else tuple(parents)
         group_of = torch.empty(joints, dtype=torch.long)
@@ -577,10 +578,10 @@ class Recalibration(nn.Module):
             tolerance: Root mean square difference of log lengths within one build.
 
         Raises:
-            ValueError: If this has no `parents`, or there is no pose.
+            InputError: If this has no `parents`, or there is no pose.
         """
         if self.parents is None or len(poses) == 0:
-            raise ValueError("expected parents of the joints and at least one pose")
+            raise InputError("expected parents of the joints and at least one pose")
         logs = self._log_lengths(poses.to(self.builds))
         builds = logs[:1]
         while len(builds) < count:

@@ -171,7 +171,7 @@ def comparison(reports: Mapping[str, Report], *, style: str = "text") -> str:
         The protocol and the table of its headline metrics; as JSON, everything of every report.
 
     Raises:
-        ValueError: If there is no report, the protocols differ or the style is unknown.
+        InputError: If there is no report, the protocols differ or the style is unknown.
 
     Example:
         >>> import propose_prob
@@ -191,15 +191,15 @@ def comparison(reports: Mapping[str, Report], *, style: str = "text") -> str:
         ...
     """
     if not reports:
-        raise ValueError("expected at least one report, got none")
+        raise InputError("expected at least one report, got none")
     protocols = {report.protocol for report in reports.values()}
     if len(protocols) > 1:
-        raise ValueError("expected reports under one protocol, got several")
+        raise InputError("expected reports under one protocol, got several")
     if style == "json":
         stored = {name: json.loads(report.to_json()) for name, report in reports.items()}
         return json.dumps({"models": stored}, indent=2)
     if style not in ("text", "markdown"):
-        raise ValueError(f"expected style text, markdown or json, got {style!r}")
+        raise InputError(f"expected style text, markdown or json, got {style!r}")
     protocol = protocols.pop()
     values = {"samples": protocol.num_samples, "pixels": protocol.keypoint_unit}
     values["pck"] = f"{protocol.pck_threshold:g}"

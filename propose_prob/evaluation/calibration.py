@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .scores import check_samples
 
 __all__ = ["LEVELS", "Calibration", "CalibrationCurve", "calibration_hits"]
@@ -84,7 +85,7 @@ class CalibrationCurve:
         fixed_joints: Joints to leave out; the root of most skeletons is ``(0,)``.
 
     Raises:
-        ValueError: If a fixed joint does not exist.
+        InputError: If a fixed joint does not exist.
 
     Example:
         >>> import torch
@@ -101,7 +102,7 @@ class CalibrationCurve:
     def __init__(self, num_joints: int, *, fixed_joints: Sequence[int] = ()) -> None:
         for joint in fixed_joints:
             if not 0 <= joint < num_joints:
-                raise ValueError(
+                raise InputError(
                     f"expected fixed joints between 0 and {num_joints - 1}, got {joint}"
                 )
         self._free = torch.ones(num_joints, dtype=torch.bool)
@@ -120,7 +121,7 @@ class CalibrationCurve:
                 complementary masks tell seen joints from hidden ones.
 
         Raises:
-            ValueError: If shapes disagree.
+            InputError: If shapes disagree.
         """
         self.add_hits(calibration_hits(samples, target), mask)
 
@@ -132,18 +133,18 @@ class CalibrationCurve:
             mask: Joints that count, ``(B, J)`` booleans; all by default.
 
         Raises:
-            ValueError: If shapes disagree.
+            InputError: If shapes disagree.
         """
         expected = (*self._hits.shape[:1], *hits.shape[1:2], *self._hits.shape[1:])
         if hits.ndim != 3 or hits.shape != expected:
-            raise ValueError(
+            raise InputError(
                 f"expected hits of shape ({expected[0]}, B, {expected[-1]}), "
                 f"got {tuple(hits.shape)}"
             )
         if mask is None:
             counted = torch.ones(hits.shape[1:], dtype=torch.bool, device=hits.device)
         elif mask.shape != hits.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"expected a mask of shape (B, J) = {tuple(hits.shape[1:])}, "
                 f"got {tuple(mask.shape)}"
             )
@@ -161,10 +162,10 @@ class CalibrationCurve:
         """Add what another process counted.
 
         Raises:
-            ValueError: If the joints or the fixed ones differ.
+            InputError: If the joints or the fixed ones differ.
         """
         if not torch.equal(self._free, other._free):
-            raise ValueError("expected a calibration curve over the same joints, fixed ones too")
+            raise InputError("expected a calibration curve over the same joints, fixed ones too")
         self._hits += other._hits
         self._counts += other._counts
 
@@ -184,11 +185,11 @@ class CalibrationCurve:
             The curve of the averaged frequencies.
 
         Raises:
-            ValueError: If there is no group.
+            InputError: If there is no group.
         """
         groups = list(curves)
         if not groups:
-            raise ValueError("expected at least one calibration curve, got none")
+            raise InputError("expected at least one calibration curve, got none")
         frequencies = torch.stack([group.frequencies() for group in groups]).nanmean(0)
         counts = torch.stack([group._counts for group in groups]).sum(0)
         return Calibration.from_frequencies(frequencies, counts)
@@ -206,7 +207,7 @@ def calibration_hits(samples: Tensor, target: Tensor) -> Tensor:
         Booleans ``(21, B, J)``, one per level of `LEVELS`; quantiles interpolate linearly.
 
     Raises:
-        ValueError: If shapes disagree.
+        InputError: If shapes disagree.
 
     Example:
         >>> hits = calibration_hits(torch.randn(100, 4, 17, 3), torch.randn(4, 17, 3))

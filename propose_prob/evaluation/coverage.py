@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .scores import check_samples
 
 __all__ = ["COVERAGE_LEVELS", "Coverage", "PITHistogram", "Ranks", "RankHistogram", "rank_among"]
@@ -36,14 +37,14 @@ def rank_among(samples: Tensor, target: Tensor, generator: torch.Generator | Non
         Ranks in 0 ... S, ``(...)`` integers. Uniform if truth and samples are exchangeable.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        InputError: If the shapes do not fit.
 
     Example:
         >>> rank_among(torch.tensor([0.0, 1.0, 2.0]), torch.tensor(1.5)).item()
         2
     """
     if samples.ndim < 1 or samples.shape[1:] != target.shape:
-        raise ValueError(
+        raise InputError(
             f"expected samples of shape (S, *{tuple(target.shape)}), got {tuple(samples.shape)}"
         )
     below, equal = (samples < target).sum(0), (samples == target).sum(0)
@@ -95,7 +96,7 @@ class RankHistogram:
         shape: Shape of the numbers of one item, for one histogram each.
 
     Raises:
-        ValueError: If the bins do not divide S + 1.
+        InputError: If the bins do not divide S + 1.
 
     Example:
         >>> import torch
@@ -109,7 +110,7 @@ class RankHistogram:
 
     def __init__(self, num_samples: int, *, bins: int = 20, shape: tuple[int, ...] = ()) -> None:
         if bins < 2 or (num_samples + 1) % bins:
-            raise ValueError(
+            raise InputError(
                 f"expected bins >= 2 that divide num_samples + 1 = {num_samples + 1}, got {bins}"
             )
         self.num_samples = num_samples
@@ -120,15 +121,15 @@ class RankHistogram:
         """Add ranks ``(B, *shape)`` in 0 ... S of B items.
 
         Raises:
-            ValueError: If the shape differs or a rank is outside.
+            InputError: If the shape differs or a rank is outside.
         """
         if ranks.shape[1:] != self._counts.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"expected ranks of shape (B, *{tuple(self._counts.shape[1:])}), "
                 f"got {tuple(ranks.shape)}"
             )
         if ranks.numel() and not (ranks.min() >= 0 and ranks.max() <= self.num_samples):
-            raise ValueError(f"expected ranks between 0 and S = {self.num_samples}")
+            raise InputError(f"expected ranks between 0 and S = {self.num_samples}")
         index = ranks.to(torch.int64) * self.bins // (self.num_samples + 1)
         ones = torch.nn.functional.one_hot(index, self.bins).sum(0).cpu()
         self._counts += ones.movedim(-1, 0)
@@ -137,10 +138,10 @@ class RankHistogram:
         """Add what another process counted.
 
         Raises:
-            ValueError: If samples, bins or shape differ.
+            InputError: If samples, bins or shape differ.
         """
         if (other.num_samples, other._counts.shape) != (self.num_samples, self._counts.shape):
-            raise ValueError("expected a histogram of the same samples, bins and shape")
+            raise InputError("expected a histogram of the same samples, bins and shape")
         self._counts += other._counts
 
     def compute(self) -> Ranks:
@@ -228,9 +229,9 @@ class PITHistogram:
         seed: int = 0,
     ) -> None:
         if bins < 2:
-            raise ValueError(f"expected bins >= 2, got {bins}")
+            raise InputError(f"expected bins >= 2, got {bins}")
         if not all(0 < level < 1 for level in levels):
-            raise ValueError(f"expected levels between 0 and 1, got {levels}")
+            raise InputError(f"expected levels between 0 and 1, got {levels}")
         self.bins, self.levels = bins, tuple(levels)
         self._generator = torch.Generator().manual_seed(seed)
         self._counts = torch.zeros(bins, num_joints, 3, dtype=torch.int64)
@@ -247,11 +248,11 @@ class PITHistogram:
             mask: Joints that count, ``(B, J)`` booleans; all by default.
 
         Raises:
-            ValueError: If shapes disagree.
+            InputError: If shapes disagree.
         """
         check_samples(samples, target, mask)
         if target.shape[1] != self._items.shape[0]:
-            raise ValueError(f"expected {self._items.shape[0]} joints, got {target.shape[1]}")
+            raise InputError(f"expected {self._items.shape[0]} joints, got {target.shape[1]}")
         # Noise comes from the CPU, so that every device gives the same histogram.
         below = (samples < target).sum(0).cpu()
         equal = (samples == target).sum(0).cpu()
@@ -270,10 +271,10 @@ class PITHistogram:
         """Add what another process counted.
 
         Raises:
-            ValueError: If joints, bins or levels differ.
+            InputError: If joints, bins or levels differ.
         """
         if (other.levels, other._counts.shape) != (self.levels, self._counts.shape):
-            raise ValueError("expected a histogram of the same joints, bins and levels")
+            raise InputError("expected a histogram of the same joints, bins and levels")
         self._counts += other._counts
         self._inside += other._inside
         self._items += other._items

@@ -10,6 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 __all__ = ["Estimate", "coordinate_median", "estimate", "geometric_median"]
 
 Estimate = Literal["mean", "median", "geometric_median", "sample"]
@@ -28,7 +30,7 @@ def estimate(samples: Tensor, kind: Estimate) -> Tensor:
         Poses ``(..., J, 3)``, same unit.
 
     Raises:
-        ValueError: If the kind is unknown or the samples have another shape.
+        InputError: If the kind is unknown or the samples have another shape.
 
     Example:
         >>> import torch
@@ -36,7 +38,7 @@ def estimate(samples: Tensor, kind: Estimate) -> Tensor:
         tensor(1.)
     """
     if kind not in get_args(Estimate):
-        raise ValueError(f"expected an estimate of {get_args(Estimate)}, got {kind!r}")
+        raise InputError(f"expected an estimate of {get_args(Estimate)}, got {kind!r}")
     _check(samples)
     if kind == "mean":
         return samples.mean(0)
@@ -114,4 +116,4 @@ def geometric_median(samples: Tensor, *, steps: int = 64, tolerance: float = 1e-
 
 def _check(samples: Tensor) -> None:
     if samples.ndim < 3 or samples.shape[-1] != 3 or samples.shape[0] == 0:
-        raise ValueError(f"expected samples of shape (S, ..., J, 3), got {tuple(samples.shape)}")
+        raise InputError(f"expected samples of shape (S, ..., J, 3), got {tuple(samples.shape)}")

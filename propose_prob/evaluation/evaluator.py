@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..geometry.alignment import procrustes
 from ..geometry.camera import project, root_translation
 from ..geometry.skeletons import Skeleton
@@ -296,7 +297,7 @@ class Evaluator:
             log_prob_kind: What that is, as the distribution says; see `Report.density`.
 
         Raises:
-            ValueError: If shapes disagree with the protocol or each other, a pose is not
+            InputError: If shapes disagree with the protocol or each other, a pose is not
                 root-relative, a value is not finite (the message names the batch element), or only
                 some of the batches have ``p2d`` or ``group``.
         """
@@ -333,10 +334,10 @@ class Evaluator:
         """Sum up everything added so far.
 
         Raises:
-            ValueError: If nothing was added.
+            InputError: If nothing was added.
         """
         if self._total.items == 0:
-            raise ValueError("expected at least one item before a report, got none")
+            raise InputError("expected at least one item before a report, got none")
         by_action = {label: self._groups[label] for label in sorted(self._groups)}
         return Report(
             protocol=self.protocol,
@@ -379,12 +380,12 @@ class Evaluator:
         """Add what another process evaluated under the same protocol.
 
         Raises:
-            ValueError: If the protocols differ, or one has 2D or labels and the other has not.
+            InputError: If the protocols differ, or one has 2D or labels and the other has not.
         """
         if other.protocol != self.protocol:
-            raise ValueError("expected an evaluation under the same protocol to merge")
+            raise InputError("expected an evaluation under the same protocol to merge")
         if None not in (self._style, other._style) and self._style != other._style:
-            raise ValueError("expected p2d and group in every batch or in none, got a mixture")
+            raise InputError("expected p2d and group in every batch or in none, got a mixture")
         self._style = self._style or other._style
         self._total.merge(other._total)
         for label, totals in other._groups.items():
@@ -423,27 +424,27 @@ class Evaluator:
         check_samples(samples, target, visible)
         for axis, name, want in ((0, "samples", "num_samples"), (2, "joints", "num_joints")):
             if samples.shape[axis] != getattr(protocol, want):
-                raise ValueError(
+                raise InputError(
                     f"expected {getattr(protocol, want)} {name} (axis {axis} of samples) as the "
                     f"protocol says, got {samples.shape[axis]}"
                 )
         batch, joints = target.shape[:2]
         if point.shape != target.shape:
-            raise ValueError(
+            raise InputError(
                 f"expected a point estimate of shape (B, J, 3) = {tuple(target.shape)}, "
                 f"got {tuple(point.shape)}"
             )
         if p2d is not None and p2d.shape != (batch, joints, 2):
-            raise ValueError(
+            raise InputError(
                 f"expected p2d of shape (B, J, 2) = {(batch, joints, 2)}, got {tuple(p2d.shape)}"
             )
         if (p2d is None) != (focal is None):
-            raise ValueError("expected p2d and focal together, got only one of them")
+            raise InputError("expected p2d and focal together, got only one of them")
         if group is not None and len(group) != batch:
-            raise ValueError(f"expected {batch} action labels (one per item), got {len(group)}")
+            raise InputError(f"expected {batch} action labels (one per item), got {len(group)}")
         style = (p2d is not None, group is not None)
         if self._style not in (None, style):
-            raise ValueError("expected p2d and group in every batch or in none, got a mixture")
+            raise InputError("expected p2d and group in every batch or in none, got a mixture")
         self._check_hidden(visible)
         for name, poses in (("samples", samples), ("point", point), ("target", target)):
             self._check_pose(name, poses)
@@ -459,7 +460,7 @@ class Evaluator:
         wrong = ((~visible).sum(-1) != want).nonzero()
         if len(wrong):
             item = int(wrong[0, 0])
-            raise ValueError(
+            raise InputError(
                 f"expected {want} hidden joints per pose as the protocol says, got "
                 f"{int((~visible[item]).sum())} in batch element {item}"
             )
@@ -476,7 +477,7 @@ class Evaluator:
             return
         *sample, item, joint = bad.nonzero()[0].tolist()
         where = f"sample {sample[0]}, joint {joint}" if sample else f"joint {joint}"
-        raise ValueError(
+        raise InputError(
             f"{name}: {problem} in batch element {item} "
             f"({where}; item {self._total.items + item} of this evaluation)"
         )

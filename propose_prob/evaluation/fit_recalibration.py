@@ -205,7 +205,7 @@ def recalibrate_base(
         >>> from propose_prob.models import ProHMR, ProHMRConfig, ProHMRJoints
         >>> model = ProHMR(ProHMRConfig(flow_width=16, width=16, context=8, couplings=1)).eval()
         >>> val = CMU17Set(load_cmu17("val"), stride=3000)
-        >>> recalibrate_base(BodyLifter(model), model, [val], samples=3, hidden=(0,))
+        >>> recalibrate_base(ProHMRJoints(model), model, [val], samples=3, hidden=(0,))
         >>> model.calibration.fitted
         True
     """

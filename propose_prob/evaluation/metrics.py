@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..geometry.alignment import procrustes
 from .calibration import Calibration
 
@@ -51,7 +52,7 @@ def joint_errors(pred: Tensor, target: Tensor) -> Tensor:
         Distances ``(..., J)`` in the same unit.
 
     Raises:
-        ValueError: If an argument is not ``(..., J, 3)`` or the joint counts differ.
+        InputError: If an argument is not ``(..., J, 3)`` or the joint counts differ.
 
     Example:
         >>> joint_errors(torch.tensor([[3.0, 4.0, 0.0]]), torch.zeros(1, 3)).tolist()
@@ -192,7 +193,7 @@ def pck(pred: Tensor, target: Tensor, *, threshold: float, mask: Tensor | None =
         Shares in [0, 1], ``(...)``; NaN where no joint counts.
 
     Raises:
-        ValueError: If ``threshold`` is negative or not a number, or shapes disagree.
+        InputError: If ``threshold`` is negative or not a number, or shapes disagree.
 
     Example:
         >>> pred = torch.tensor([[0.1, 0.0, 0.0], [0.2, 0.0, 0.0]])
@@ -224,7 +225,7 @@ def auc(
         Shares in [0, 1], ``(...)``; NaN where no joint counts.
 
     Raises:
-        ValueError: If there is no threshold, one is negative or NaN, or shapes disagree.
+        InputError: If there is no threshold, one is negative or NaN, or shapes disagree.
 
     Example:
         >>> import torch
@@ -234,7 +235,7 @@ def auc(
         0.419
     """
     if len(thresholds) == 0 or not all(threshold >= 0 for threshold in thresholds):
-        raise ValueError(f"expected a threshold >= 0, got {thresholds}")
+        raise InputError(f"expected a threshold >= 0, got {thresholds}")
     errors = joint_errors(pred, target)
     limits = errors.new_tensor(sorted(thresholds))
     # The number of thresholds that an error is below of.
@@ -290,7 +291,7 @@ def best_of(errors: Tensor, m: int) -> Tensor:
         Expected minima, ``(...)``, in the unit of ``errors``.
 
     Raises:
-        ValueError: If ``errors`` has no first axis or ``m`` is outside ``1 ... S``.
+        InputError: If ``errors`` has no first axis or ``m`` is outside ``1 ... S``.
 
     Example:
         >>> import torch
@@ -300,10 +301,10 @@ def best_of(errors: Tensor, m: int) -> Tensor:
         tensor(2.)
     """
     if errors.ndim == 0:
-        raise ValueError("expected errors of shape (S, ...), got a scalar")
+        raise InputError("expected errors of shape (S, ...), got a scalar")
     num_samples = errors.shape[0]
     if not 1 <= m <= num_samples:
-        raise ValueError(f"expected m between 1 and S = {num_samples} (axis 0), got {m}")
+        raise InputError(f"expected m between 1 and S = {num_samples} (axis 0), got {m}")
     if m == num_samples:
         return errors.amin(0)
     total = math.comb(num_samples, m)
@@ -323,7 +324,7 @@ def best_of_curve(errors: Tensor, counts: Sequence[int] | None = None) -> tuple[
         The values of m, K of them, and the expected minima, ``(K, ...)``; see `best_of`.
 
     Raises:
-        ValueError: If ``errors`` has no first axis or a count is outside ``1 ... S``.
+        InputError: If ``errors`` has no first axis or a count is outside ``1 ... S``.
 
     Example:
         >>> import torch
@@ -331,7 +332,7 @@ def best_of_curve(errors: Tensor, counts: Sequence[int] | None = None) -> tuple[
         ([1, 2, 3], tensor([2.0000, 1.3333, 1.0000]))
     """
     if errors.ndim == 0:
-        raise ValueError("expected errors of shape (S, ...), got a scalar")
+        raise InputError("expected errors of shape (S, ...), got a scalar")
     if counts is None:
         steps = (k * 10**e for e in range(len(str(errors.shape[0]))) for k in (1, 2, 5))
         counts = [*(m for m in steps if m < errors.shape[0]), errors.shape[0]]
@@ -351,9 +352,9 @@ def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 def _check_poses(pred: Tensor, target: Tensor) -> None:
     for name, value in (("pred", pred), ("target", target)):
         if value.ndim < 2 or value.shape[-1] != 3:
-            raise ValueError(f"expected {name} of shape (..., J, 3), got {tuple(value.shape)}")
+            raise InputError(f"expected {name} of shape (..., J, 3), got {tuple(value.shape)}")
     if pred.shape[-2] != target.shape[-2]:
-        raise ValueError(
+        raise InputError(
             "expected as many joints in pred as in target (axis -2), "
             f"got {pred.shape[-2]} and {target.shape[-2]}"
         )
@@ -361,7 +362,7 @@ def _check_poses(pred: Tensor, target: Tensor) -> None:
 
 def _check_mask(mask: Tensor, joints: int) -> None:
     if mask.ndim < 1 or mask.shape[-1] != joints:
-        raise ValueError(f"expected a mask of shape (..., {joints}), got {tuple(mask.shape)}")
+        raise InputError(f"expected a mask of shape (..., {joints}), got {tuple(mask.shape)}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 __all__ = ["MotionAccuracy", "MotionErrors", "acceleration_error", "mpjve"]
 
 #: Sequences whose last frames are remembered: rigs of many cameras interleave their views.
@@ -29,7 +31,7 @@ def mpjve(pred: Tensor, target: Tensor) -> Tensor:
         One error per pair of frames, ``(T - 1, ...)``, in that unit per frame.
 
     Raises:
-        ValueError: If shapes disagree or there are fewer than two frames.
+        InputError: If shapes disagree or there are fewer than two frames.
 
     Example:
         >>> moving = torch.tensor([[[0.0, 0, 0]], [[1.0, 0, 0]], [[2.0, 0, 0]]])
@@ -52,7 +54,7 @@ def acceleration_error(pred: Tensor, target: Tensor) -> Tensor:
         One error per three frames, ``(T - 2, ...)``, in that unit per frame squared.
 
     Raises:
-        ValueError: If shapes disagree or there are fewer than three frames.
+        InputError: If shapes disagree or there are fewer than three frames.
 
     Example:
         >>> even = torch.tensor([[[0.0, 0, 0]], [[1.0, 0, 0]], [[2.0, 0, 0]]])
@@ -107,7 +109,7 @@ class MotionErrors:
 
     def __init__(self, *, step: int = 1) -> None:
         if step < 1:
-            raise ValueError(f"expected step >= 1, got {step}")
+            raise InputError(f"expected step >= 1, got {step}")
         self.step = step
         self._sums = torch.zeros(2, dtype=torch.float64)
         self._counts = [0, 0]
@@ -124,11 +126,11 @@ class MotionErrors:
             frame: Number of each frame in its sequence, ``(B,)`` integers.
 
         Raises:
-            ValueError: If shapes or lengths disagree.
+            InputError: If shapes or lengths disagree.
         """
         _check(pred, target, 0)
         if len(sequence) != len(pred) or frame.shape != (len(pred),):
-            raise ValueError(
+            raise InputError(
                 f"expected {len(pred)} sequence labels and frame numbers, "
                 f"got {len(sequence)} and {tuple(frame.shape)}"
             )
@@ -150,10 +152,10 @@ class MotionErrors:
         """Add what another process saw; pairs of frames across the two are not formed.
 
         Raises:
-            ValueError: If the steps differ.
+            InputError: If the steps differ.
         """
         if other.step != self.step:
-            raise ValueError(f"expected errors over steps of {self.step}, got {other.step}")
+            raise InputError(f"expected errors over steps of {self.step}, got {other.step}")
         self._sums += other._sums
         self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
 
@@ -178,10 +180,10 @@ def _difference_error(pred: Tensor, target: Tensor, order: int) -> Tensor:
 
 def _check(pred: Tensor, target: Tensor, frames: int) -> None:
     if pred.ndim < 3 or pred.shape[-1] != 3:
-        raise ValueError(f"expected poses of shape (T, ..., J, 3), got {tuple(pred.shape)}")
+        raise InputError(f"expected poses of shape (T, ..., J, 3), got {tuple(pred.shape)}")
     if target.shape != pred.shape:
-        raise ValueError(
+        raise InputError(
             f"expected a target of shape {tuple(pred.shape)}, got {tuple(target.shape)}"
         )
     if pred.shape[0] < frames:
-        raise ValueError(f"expected at least {frames} frames (axis 0), got {pred.shape[0]}")
+        raise InputError(f"expected at least {frames} frames (axis 0), got {pred.shape[0]}")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..errors import InputError
+
 __all__ = ["H36M_14", "PROTOCOLS", "Protocol"]
 
 Samples = Literal["distribution", "hypotheses"]
@@ -60,7 +62,7 @@ class Protocol:
         keypoint_unit: Unit of the reprojection error.
 
     Raises:
-        ValueError: If a field holds a value it cannot have.
+        InputError: If a field holds a value it cannot have.
 
     Example:
         >>> protocol = Protocol(
@@ -112,7 +114,7 @@ class Protocol:
         }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
-                raise ValueError(
+                raise InputError(
                     f"expected {name} to be one of {get_args(kind)}, got {getattr(self, name)!r}"
                 )
         for name, least in (
@@ -122,17 +124,17 @@ class Protocol:
             ("frame_stride", 1),
         ):
             if getattr(self, name) < least:
-                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
+                raise InputError(f"expected {name} >= {least}, got {getattr(self, name)}")
         if self.num_views is not None and self.num_views < 1:
-            raise ValueError(f"expected num_views >= 1, got {self.num_views}")
+            raise InputError(f"expected num_views >= 1, got {self.num_views}")
         if not 0 <= self.root < self.num_joints:
-            raise ValueError(f"expected 0 <= root < {self.num_joints}, got {self.root}")
+            raise InputError(f"expected 0 <= root < {self.num_joints}, got {self.root}")
         if self.hidden_joints is not None and not 0 <= self.hidden_joints <= self.num_joints:
-            raise ValueError(
+            raise InputError(
                 f"expected 0 <= hidden_joints <= {self.num_joints}, got {self.hidden_joints}"
             )
         if self.joints and self.num_joints != len(self.joints) + (not self.count_root):
-            raise ValueError(
+            raise InputError(
                 f"expected num_joints {len(self.joints) + (not self.count_root)}, the joints named"
                 f"{'' if self.count_root else ' and the root'}, got {self.num_joints}"
             )

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 __all__ = ["EnergyScores", "crps", "energy_scores", "joint_spread", "nll_per_coordinate"]
 
 # Elements of a chunk of (S, items, J): small enough for a CPU's cache, or large enough to keep
@@ -57,7 +59,7 @@ def energy_scores(samples: Tensor, target: Tensor, *, mask: Tensor | None = None
         Scores per joint ``(B, J)`` and per pose ``(B,)``, without gradient.
 
     Raises:
-        ValueError: If shapes disagree or there are fewer than two samples.
+        InputError: If shapes disagree or there are fewer than two samples.
 
     Example:
         >>> import torch
@@ -67,7 +69,7 @@ def energy_scores(samples: Tensor, target: Tensor, *, mask: Tensor | None = None
     """
     check_samples(samples, target, mask)
     if samples.shape[0] < 2:
-        raise ValueError(f"expected at least 2 samples (axis 0), got {samples.shape[0]}")
+        raise InputError(f"expected at least 2 samples (axis 0), got {samples.shape[0]}")
     num_samples, batch, joints = samples.shape[:3]
     limit = _CPU_CHUNK if samples.device.type == "cpu" else _GPU_CHUNK
     step = max(1, limit // max(1, num_samples * joints))
@@ -105,7 +107,7 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
         Scores ``(B, J, 3)``, same unit.
 
     Raises:
-        ValueError: If shapes disagree or there are fewer than two samples.
+        InputError: If shapes disagree or there are fewer than two samples.
 
     Example:
         >>> import torch
@@ -115,7 +117,7 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
     check_samples(samples, target)
     count = samples.shape[0]
     if count < 2:
-        raise ValueError(f"expected at least 2 samples (axis 0), got {count}")
+        raise InputError(f"expected at least 2 samples (axis 0), got {count}")
     # Centred first: the weights cancel, and so would the digits of a large common offset.
     ordered = (samples - target).sort(dim=0).values
     rank = torch.arange(count, dtype=samples.dtype, device=samples.device)
@@ -140,7 +142,7 @@ def nll_per_coordinate(log_prob: Tensor, num_joints: int) -> Tensor:
         Scores ``(...)``, nats per coordinate; lower is better.
 
     Raises:
-        ValueError: If there are fewer than two joints.
+        InputError: If there are fewer than two joints.
 
     Example:
         >>> import math, torch
@@ -149,7 +151,7 @@ def nll_per_coordinate(log_prob: Tensor, num_joints: int) -> Tensor:
         -3.686...
     """
     if num_joints < 2:
-        raise ValueError(f"expected at least 2 joints, got {num_joints}")
+        raise InputError(f"expected at least 2 joints, got {num_joints}")
     return -log_prob / (3 * (num_joints - 1))
 
 
@@ -163,14 +165,14 @@ def joint_spread(samples: Tensor) -> Tensor:
         Spread per joint, ``(..., J)``, same unit (the biased, divide-by-S estimate).
 
     Raises:
-        ValueError: If ``samples`` is not ``(S, ..., J, 3)``.
+        InputError: If ``samples`` is not ``(S, ..., J, 3)``.
 
     Example:
         >>> joint_spread(torch.tensor([[[0.0, 0, 0]], [[2.0, 0, 0]]])).tolist()
         [1.0]
     """
     if samples.ndim < 3 or samples.shape[-1] != 3:
-        raise ValueError(f"expected samples of shape (S, ..., J, 3), got {tuple(samples.shape)}")
+        raise InputError(f"expected samples of shape (S, ..., J, 3), got {tuple(samples.shape)}")
     return (samples - samples.mean(0)).square().sum(-1).mean(0).sqrt()
 
 
@@ -183,17 +185,17 @@ def check_samples(samples: Tensor, target: Tensor, mask: Tensor | None = None) -
         mask: Should be ``(B, J)`` or None.
 
     Raises:
-        ValueError: If one of them has another shape.
+        InputError: If one of them has another shape.
     """
     if samples.ndim != 4 or samples.shape[-1] != 3 or samples.shape[0] == 0:
-        raise ValueError(f"expected samples of shape (S, B, J, 3), got {tuple(samples.shape)}")
+        raise InputError(f"expected samples of shape (S, B, J, 3), got {tuple(samples.shape)}")
     if target.shape != samples.shape[1:]:
-        raise ValueError(
+        raise InputError(
             f"expected a target of shape (B, J, 3) = {tuple(samples.shape[1:])}, "
             f"got {tuple(target.shape)}"
         )
     if mask is not None and mask.shape != samples.shape[1:3]:
-        raise ValueError(
+        raise InputError(
             f"expected a mask of shape (B, J) = {tuple(samples.shape[1:3])}, "
             f"got {tuple(mask.shape)}"
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 __all__ = ["SpreadError", "SpreadErrorHistogram"]
 
 
@@ -74,7 +76,7 @@ class SpreadErrorHistogram:
 
     def __init__(self, *, bins: int = 256, low: float = 1e-5, high: float = 10.0) -> None:
         if bins < 2 or not 0 < low < high:
-            raise ValueError(
+            raise InputError(
                 f"expected bins >= 2 and 0 < low < high, got bins {bins}, low {low}, high {high}"
             )
         self.bins, self.low, self.high = bins, low, high
@@ -92,10 +94,10 @@ class SpreadErrorHistogram:
             mask: Which of them count, same shape; all by default.
 
         Raises:
-            ValueError: If the shapes differ, a value is negative or NaN.
+            InputError: If the shapes differ, a value is negative or NaN.
         """
         if error.shape != spread.shape or (mask is not None and mask.shape != spread.shape):
-            raise ValueError(
+            raise InputError(
                 f"expected spread, error and mask of one shape, got {tuple(spread.shape)}, "
                 f"{tuple(error.shape)}{'' if mask is None else f' and {tuple(mask.shape)}'}"
             )
@@ -103,7 +105,7 @@ class SpreadErrorHistogram:
             spread, error = spread[mask.bool()], error[mask.bool()]
         spread, error = spread.flatten().double().cpu(), error.flatten().double().cpu()
         if not bool((spread >= 0).all() and (error >= 0).all()):
-            raise ValueError("expected spread and error >= 0, got a negative value or NaN")
+            raise InputError("expected spread and error >= 0, got a negative value or NaN")
         cell = self._cell(spread) * self.bins + self._cell(error)
         size = self.bins**2
         self._counts += torch.bincount(cell, minlength=size).reshape(self.bins, -1)
@@ -115,10 +117,10 @@ class SpreadErrorHistogram:
         """Add what another process counted.
 
         Raises:
-            ValueError: If the grids differ.
+            InputError: If the grids differ.
         """
         if (other.bins, other.low, other.high) != (self.bins, self.low, self.high):
-            raise ValueError("expected a histogram over the same grid")
+            raise InputError("expected a histogram over the same grid")
         self._counts += other._counts
         self._sums += other._sums
 

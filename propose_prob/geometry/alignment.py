@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 __all__ = ["procrustes"]
 
 
@@ -29,7 +31,7 @@ def procrustes(
         The aligned source poses `(..., J, D)`, in the unit of the target if `scale`.
 
     Raises:
-        ValueError: If the shapes do not fit, a weight is negative or NaN, a pose has no joint with
+        InputError: If the shapes do not fit, a weight is negative or NaN, a pose has no joint with
             a positive weight, or such a joint has a coordinate that is not finite.
 
     Example:
@@ -39,12 +41,12 @@ def procrustes(
         True
     """
     if source.ndim < 2 or target.ndim < 2 or source.shape[-2:] != target.shape[-2:]:
-        raise ValueError(
+        raise InputError(
             "expected source and target with the same last dimensions (J, D), "
             f"got {tuple(source.shape)} and {tuple(target.shape)}"
         )
     if source.shape[-1] not in (2, 3):
-        raise ValueError(
+        raise InputError(
             f"expected 2 or 3 coordinates in the last dimension, got {source.shape[-1]}"
         )
     if weights is None:
@@ -52,13 +54,13 @@ def procrustes(
         share = source.new_full((source.shape[-2],), 1 / source.shape[-2])
     else:
         if weights.ndim < 1 or weights.shape[-1] != source.shape[-2]:
-            raise ValueError(
+            raise InputError(
                 f"expected weights of shape (..., {source.shape[-2]}), got {tuple(weights.shape)}"
             )
         weights = weights.to(source.dtype)
         total = weights.sum(dim=-1, keepdim=True)
         if not ((weights >= 0).all() and (total > 0).all()):
-            raise ValueError(
+            raise InputError(
                 "expected weights >= 0 with a positive sum over the joints of each pose"
             )
         share = weights / total
@@ -72,7 +74,7 @@ def procrustes(
     from_mean = fitted_source - source_mean
     covariance = (share * (fitted_target - target_mean)).transpose(-1, -2) @ from_mean
     if not covariance.isfinite().all():
-        raise ValueError("expected finite coordinates wherever the weight is positive")
+        raise InputError("expected finite coordinates wherever the weight is positive")
     u, singular, vh = torch.linalg.svd(covariance)
     handed = torch.linalg.det(u @ vh).sign()
     signs = torch.ones_like(singular)

@@ -57,16 +57,16 @@ def project(
         Image points `(..., 2)` in the unit of `focal`, y down.
 
     Raises:
-        ValueError: If the last dimension is not 3 or `near` is not positive.
+        InputError: If the last dimension is not 3 or `near` is not positive.
 
     Example:
         >>> project(torch.tensor([1.0, 2.0, 4.0]), focal=1000.0, center=500.0)
         tensor([ 750., 1000.])
     """
     if points.ndim < 1 or points.shape[-1] != 3:
-        raise ValueError(f"expected points of shape (..., 3), got {tuple(points.shape)}")
+        raise InputError(f"expected points of shape (..., 3), got {tuple(points.shape)}")
     if not near > 0:
-        raise ValueError(f"expected near > 0, got {near}")
+        raise InputError(f"expected near > 0, got {near}")
     return focal * (points[..., :2] / points[..., 2:].clamp(min=near)) + center
 
 
@@ -82,7 +82,7 @@ def look_at(position: Tensor, target: Tensor, *, up: Tensor | None = None) -> Ex
         Rotation `(..., 3, 3)` and translation `(..., 3)`.
 
     Raises:
-        ValueError: If the last dimension is not 3, or the line of sight has no length or is
+        InputError: If the last dimension is not 3, or the line of sight has no length or is
             parallel to `up`.
 
     Example:
@@ -94,12 +94,12 @@ def look_at(position: Tensor, target: Tensor, *, up: Tensor | None = None) -> Ex
         up = position.new_tensor([0.0, 0.0, 1.0])
     for name, value in (("position", position), ("target", target), ("up", up)):
         if value.ndim < 1 or value.shape[-1] != 3:
-            raise ValueError(f"expected {name} of shape (..., 3), got {tuple(value.shape)}")
+            raise InputError(f"expected {name} of shape (..., 3), got {tuple(value.shape)}")
     sight, up = torch.broadcast_tensors(target - position, up)
     forward = torch.nn.functional.normalize(sight, dim=-1)
     right = torch.linalg.cross(forward, torch.nn.functional.normalize(up, dim=-1))
     if (torch.linalg.vector_norm(right, dim=-1) < 1e-6).any():
-        raise ValueError("expected a line of sight that has a length and is not parallel to up")
+        raise InputError("expected a line of sight that has a length and is not parallel to up")
     right = torch.nn.functional.normalize(right, dim=-1)
     down = torch.linalg.cross(forward, right)
     rotation = torch.stack([right, down, forward], dim=-2)
@@ -135,7 +135,7 @@ def root_translation(
         Translations `(..., 3)`, metres: `p3d + t[..., None, :]` is the pose in camera axes.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        InputError: If the shapes do not fit.
         InputError: If a pose has fewer than two visible joints, or all of them in one image point.
 
     Example:
@@ -146,14 +146,14 @@ def root_translation(
     """
     joints = p3d.shape[-2] if p3d.ndim > 1 else 0
     if p3d.ndim < 2 or p3d.shape[-1] != 3 or p2d.ndim < 2 or p2d.shape[-2:] != (joints, 2):
-        raise ValueError(
+        raise InputError(
             "expected poses (..., J, 3) and joints (..., J, 2) with the same J, "
             f"got {tuple(p3d.shape)} and {tuple(p2d.shape)}"
         )
     if visible is None:
         visible = p2d.isfinite().all(dim=-1)
     elif visible.ndim < 1 or visible.shape[-1] != joints:
-        raise ValueError(f"expected visible of shape (..., {joints}), got {tuple(visible.shape)}")
+        raise InputError(f"expected visible of shape (..., {joints}), got {tuple(visible.shape)}")
     count = visible.sum(dim=-1, keepdim=True)
     if not torch.compiler.is_compiling() and (count < 2).any():
         index = tuple((count.squeeze(-1) < 2).nonzero()[0].tolist())

@@ -43,7 +43,7 @@ class Skeleton:
         meanings: The shared meaning of each joint, or `None` where no other set has such a joint.
 
     Raises:
-        ValueError: If the lengths differ, there is not exactly one root, the parents form a cycle,
+        InputError: If the lengths differ, there is not exactly one root, the parents form a cycle,
             or `mirror` is not an involution that keeps the parents.
 
     Example:
@@ -65,25 +65,25 @@ class Skeleton:
         for field in ("parents", "mirror", "meanings"):
             length = len(getattr(self, field))
             if length != count:
-                raise ValueError(f"{self.name}: expected {count} {field}, got {length}")
+                raise InputError(f"{self.name}: expected {count} {field}, got {length}")
         if len(set(self.joint_names)) != count:
-            raise ValueError(f"{self.name}: joint names must differ")
+            raise InputError(f"{self.name}: joint names must differ")
         if self.parents.count(-1) != 1:
-            raise ValueError(f"{self.name}: expected one root (parent -1), got {self.parents}")
+            raise InputError(f"{self.name}: expected one root (parent -1), got {self.parents}")
         if sorted(self.mirror) != list(range(count)):
-            raise ValueError(f"{self.name}: mirror is not a permutation of 0..{count - 1}")
+            raise InputError(f"{self.name}: mirror is not a permutation of 0..{count - 1}")
         for joint in range(count):
             ancestor, steps = joint, 0
             while ancestor != -1:
                 ancestor, steps = self.parents[ancestor], steps + 1
                 if steps > count:
-                    raise ValueError(f"{self.name}: the parents of joint {joint} form a cycle")
+                    raise InputError(f"{self.name}: the parents of joint {joint} form a cycle")
             parent = self.parents[joint]
             mirrored_parent = -1 if parent == -1 else self.mirror[parent]
             if self.mirror[self.mirror[joint]] != joint:
-                raise ValueError(f"{self.name}: mirroring joint {joint} twice does not return it")
+                raise InputError(f"{self.name}: mirroring joint {joint} twice does not return it")
             if self.parents[self.mirror[joint]] != mirrored_parent:
-                raise ValueError(f"{self.name}: mirroring changes the parent of joint {joint}")
+                raise InputError(f"{self.name}: mirroring changes the parent of joint {joint}")
 
     @property
     def num_joints(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..errors import InputError
 from ..nn.mlp import ResidualMLP
 from .resnet import ResNet, resnet18, resnet50
 
@@ -55,7 +56,7 @@ class ImageEncoder(nn.Module):
         joints: Number of joints to look for, or 0.
 
     Raises:
-        ValueError: If the backbone is unknown.
+        InputError: If the backbone is unknown.
 
     Example:
         >>> encoder = ImageEncoder("resnet18", 64, width=8, joints=17).eval()
@@ -67,7 +68,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, backbone: str, context: int, *, width: int = 64, joints: int = 0) -> None:
         super().__init__()
         if backbone not in BACKBONES:
-            raise ValueError(f"expected a backbone of {', '.join(BACKBONES)}, got {backbone!r}")
+            raise InputError(f"expected a backbone of {', '.join(BACKBONES)}, got {backbone!r}")
         self.backbone: ResNet = BACKBONES[backbone](width=width)
         self.joints = joints
         features = self.backbone.features

@@ -141,7 +141,7 @@ class Renderer:
         theta = torch.cat([(turn @ theta[0])[None], theta[1:]])
         output = self.body(theta, shape)
         if output.vertices is None or self.body.faces is None:
-            raise ValueError("expected a body with a surface")
+            raise InputError("expected a body with a surface")
         # A limb of a close person can reach behind the camera: step back until it does not.
         shift[2] += (0.5 - (output.vertices[:, 2] + shift[2]).min()).clamp_min(0)
         aim, half = _crop(rng, output.vertices + shift)

@@ -79,7 +79,7 @@ class ResNet(nn.Module):
             width is 64.
 
     Raises:
-        ValueError: If the block is unknown, there are not four stages, or the width is below 1.
+        InputError: If the block is unknown, there are not four stages, or the width is below 1.
 
     Example:
         >>> from propose_prob.images.resnet import resnet18
@@ -101,11 +101,11 @@ class ResNet(nn.Module):
             "bottleneck": _Bottleneck,
         }
         if block not in kinds or len(layers) != 4:
-            raise ValueError(
+            raise InputError(
                 f"expected a block of {', '.join(kinds)} and 4 stages, got {block!r} and {layers}"
             )
         if width < 1:
-            raise ValueError(f"expected a width of at least 1 channel, got {width}")
+            raise InputError(f"expected a width of at least 1 channel, got {width}")
         kind = kinds[block]
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -81,13 +81,13 @@ class ImageTrainConfig(BodyRunConfig):
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise ValueError(
+            raise InputError(
                 f"expected a precision of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
         if self.distil and not self.copies:
-            raise ValueError("distil is for an image network that rests: set copies")
+            raise InputError("distil is for an image network that rests: set copies")
         if self.model.encoder != "image":
-            raise ValueError(f"expected the encoder 'image', got {self.model.encoder!r}")
+            raise InputError(f"expected the encoder 'image', got {self.model.encoder!r}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ImagePairs(BodyPairs):
     """A batch as the networks see it; keypoints are in half sides of the crop.
 
     Attributes:
-        images: Normalised `(B, 3, S, S)`.
+        images: NormalizedKeypoints `(B, 3, S, S)`.
     """
 
     images: Tensor
@@ -146,7 +146,7 @@ class ImageTrainer(BodyTrainer):
         device: torch.device | str = "cpu",
     ) -> None:
         if not isinstance(model.encoder, ImageEncoder):
-            raise ValueError(f"expected an image encoder, got {type(model.encoder).__name__}")
+            raise InputError(f"expected an image encoder, got {type(model.encoder).__name__}")
         self.settings = config
         self.source = source
         self.deck = _Deck()
@@ -191,7 +191,7 @@ class ImageTrainer(BodyTrainer):
 
     def _read(self, pairs: BodyPairs) -> ImageReading:
         if not isinstance(pairs, ImagePairs) or not isinstance(self.model.encoder, ImageEncoder):
-            raise ValueError("expected pairs with images, and an encoder of images")
+            raise InputError("expected pairs with images, and an encoder of images")
         images = pairs.images.contiguous(memory_format=torch.channels_last)
         with self._precision():
             return self.model.encoder.read(images)
@@ -266,7 +266,7 @@ class ImageValidation(BodyValidation):
         chosen = {k: v[batch.has_body] for k, v in known.items() if isinstance(v, Tensor)}
         features, _, center, scale = pairs.evidence
         if center is None or scale is None:
-            raise ValueError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the centre and scale of its normalisation")
         has = batch.has_body
         evidence = Evidence(features[has], None, center[has], scale[has])
         return cls(ImagePairs(evidence=evidence, **chosen), None, _light(body))
@@ -281,7 +281,7 @@ class ImageValidation(BodyValidation):
         }
         features, _, center, scale = pairs.evidence
         if center is None or scale is None:
-            raise ValueError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the centre and scale of its normalisation")
         evidence = Evidence(features.to(device), None, center.to(device), scale.to(device))
         body = None if self.body is None else self.body.to(device)
         return ImageValidation(ImagePairs(evidence=evidence, **moved), None, body)
@@ -289,7 +289,7 @@ class ImageValidation(BodyValidation):
     def _answers(self, model: ProHMR, part: slice | Tensor, samples: int) -> tuple[Tensor, Tensor]:
         pairs = self.pairs
         if not isinstance(pairs, ImagePairs) or self.body is None:
-            raise ValueError("expected pairs with images and a body")
+            raise InputError("expected pairs with images and a body")
         modes, joints = [], []
         for images in pairs.images[part].split(100):
             context = model.encoder(images.contiguous(memory_format=torch.channels_last))
@@ -302,7 +302,7 @@ class ImageValidation(BodyValidation):
 
     def _joints(self, sixd: Tensor, shape: Tensor) -> Tensor:
         if self.body is None:
-            raise ValueError("expected a body")
+            raise InputError("expected a body")
         joints = self.body.regress(self.body(matrix_from_6d(sixd), shape))
         return joints[..., 1:, :] - joints[..., :1, :]
 
@@ -351,7 +351,7 @@ class FrozenBackboneTrainer(ImageTrainer):
         teacher: Keypoint model whose contexts are learned in the first `distil` steps.
 
     Raises:
-        ValueError: If the encoder looks for no joints, so that nothing follows it that could be
+        InputError: If the encoder looks for no joints, so that nothing follows it that could be
             trained, or there is no teacher to distil.
     """
 
@@ -368,9 +368,9 @@ class FrozenBackboneTrainer(ImageTrainer):
         teacher: ProHMR | None = None,
     ) -> None:
         if not isinstance(model.encoder, ImageEncoder) or not model.encoder.joints:
-            raise ValueError("an image network that rests has to look for joints: set joint_maps")
+            raise InputError("an image network that rests has to look for joints: set joint_maps")
         if config.distil and teacher is None:
-            raise ValueError("distil needs a keypoint model to learn from: --distribution")
+            raise InputError("distil needs a keypoint model to learn from: --distribution")
         super().__init__(model, config, source, body, device)
         model.encoder.requires_grad_(False)
         model.encoder.project.requires_grad_(True)
@@ -408,7 +408,7 @@ class FrozenBackboneTrainer(ImageTrainer):
     def _teach(self, pairs: BodyPairs) -> tuple[Tensor, Tensor]:
         """The teacher's contexts of the joints in view, and for whom enough of them are."""
         if self.teacher is None or pairs.evidence.scale is None:
-            raise ValueError("expected a teacher, and evidence with its scale")
+            raise InputError("expected a teacher, and evidence with its scale")
         known = pairs.visible.sum(-1) >= _SEEN
         places = pairs.evidence.features.unflatten(-1, (-1, 2))
         # Tangents of the angles from the crop's axis.
@@ -422,7 +422,7 @@ class FrozenBackboneTrainer(ImageTrainer):
 
     def _read(self, pairs: BodyPairs) -> ImageReading:
         if not isinstance(pairs, ImagePairs) or not isinstance(self.model.encoder, ImageEncoder):
-            raise ValueError("expected pairs with what was seen, and an encoder of images")
+            raise InputError("expected pairs with what was seen, and an encoder of images")
         return ImageReading(self.model.encoder.project(pairs.images.float()), None, None)
 
     def _draw(self) -> ImagePairs:
@@ -442,7 +442,7 @@ class FrozenBackboneTrainer(ImageTrainer):
         """All copies of all people, with what was seen in place of the images."""
         config, encoder = self.settings, self.model.encoder
         if not isinstance(encoder, ImageEncoder):
-            raise ValueError(f"expected an image encoder, got {type(encoder).__name__}")
+            raise InputError(f"expected an image encoder, got {type(encoder).__name__}")
         # Of its own, so that a resumed run sees the same.
         generator = torch.Generator(self.device).manual_seed(config.seed)
         everyone = torch.arange(len(self.source)).repeat(config.copies)

@@ -162,7 +162,7 @@ def write_trc(path: str | Path, positions: Tensor, *, names: Sequence[str], rate
         rate: Frames a second.
 
     Raises:
-        ValueError: If the shape does not fit, the rate is not positive, or names are empty, alike,
+        InputError: If the shape does not fit, the rate is not positive, or names are empty, alike,
             or have tabs or line breaks in them.
 
     Example:
@@ -175,15 +175,15 @@ def write_trc(path: str | Path, positions: Tensor, *, names: Sequence[str], rate
     """
     names = [str(name) for name in names]
     if positions.ndim != 3 or tuple(positions.shape[1:]) != (len(names), 3):
-        raise ValueError(
+        raise InputError(
             f"expected positions of shape (N, {len(names)}, 3), got {tuple(positions.shape)}"
         )
     if not (rate > 0 and math.isfinite(rate)):
-        raise ValueError(f"expected a positive rate, got {rate}")
+        raise InputError(f"expected a positive rate, got {rate}")
     if len(set(names)) != len(names) or any(
         not name.strip() or any(c in name for c in "\t\r\n") for name in names
     ):
-        raise ValueError(f"expected different names on one line each, got {names}")
+        raise InputError(f"expected different names on one line each, got {names}")
     path = Path(path)
     frames = len(positions)
     values = (rate, rate, frames, len(names), "mm", rate, 1, frames)

@@ -27,6 +27,7 @@ from ..distributions import (
 )
 from ..distributions.diffusion import noise_levels
 from ..distributions.recalibration import default_recalibration
+from ..errors import InputError
 from ..nn import ConditionalMLP, ResidualMLP
 from ..transforms import soft_clamp
 from .base import KeypointModel, to_pose
@@ -133,7 +134,7 @@ class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
         config: Sizes.
 
     Raises:
-        ValueError: If there is no kernel.
+        InputError: If there is no kernel.
 
     Example:
         >>> import torch
@@ -146,7 +147,7 @@ class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
         super().__init__()
         self.config = config = config or MixtureConfig()
         if config.kernels < 1:
-            raise ValueError(f"expected at least one kernel, got {config.kernels}")
+            raise InputError(f"expected at least one kernel, got {config.kernels}")
         size = 3 * (config.joints - 1)
         self.network = ResidualMLP(
             3 * config.joints + EVIDENCE_EXTRA,
@@ -336,7 +337,7 @@ class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
         config: Sizes and sampler.
 
     Raises:
-        ValueError: If there are fewer than two steps or the noise levels do not fall.
+        InputError: If there are fewer than two steps or the noise levels do not fall.
 
     Example:
         >>> model = ScoreDiffusion(DiffusionConfig(width=32, denoiser_width=16)).eval()

@@ -92,10 +92,10 @@ def camera_in_keypoints(weak: Tensor, evidence: Evidence) -> Tensor:
     """A weak-perspective camera `(..., 3)` of normalised keypoints in the keypoints' own unit.
 
     Raises:
-        ValueError: If the evidence does not say how it was normalised.
+        InputError: If the evidence does not say how it was normalised.
     """
     if evidence.center is None or evidence.scale is None:
-        raise ValueError("expected evidence with the centre and scale of its normalisation")
+        raise InputError("expected evidence with the centre and scale of its normalisation")
     scale = evidence.scale[..., None]
     return torch.cat([weak[..., :1] * scale, weak[..., 1:] * scale + evidence.center], -1)
 

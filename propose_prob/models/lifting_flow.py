@@ -12,6 +12,7 @@ from ..conditional.flows import ComposedTransform, glow_stack
 from ..distributions import FlowDistribution, PoseFlowDistribution, RecalibratedDistribution
 from ..distributions.flow import VectorToJoints
 from ..distributions.recalibration import default_recalibration
+from ..errors import InputError
 from ..geometry.normalization import as_dtype
 from ..nn import ResidualMLP
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
@@ -64,7 +65,7 @@ class LiftingFlow(nn.Module):
         config: Sizes and variants.
 
     Raises:
-        ValueError: If a variant is unknown.
+        InputError: If a variant is unknown.
 
     Example:
         >>> model = LiftingFlow(LiftingConfig(couplings=2, flow_width=16, width=16)).eval()
@@ -169,10 +170,10 @@ def conditional_base(
     """The base of an exact flow: `"pagd"` (ProPose, eq. 7-8) or `"standard"` (ProHMR).
 
     Raises:
-        ValueError: If `kind` is neither.
+        InputError: If `kind` is neither.
     """
     if kind == "pagd":
         return PAGD(ResidualMLP(context, 2 * features, width=width, blocks=1), clamp=clamp)
     if kind == "standard":
         return StandardBase(features)
-    raise ValueError(f"expected base 'pagd' or 'standard', got {kind!r}")
+    raise InputError(f"expected base 'pagd' or 'standard', got {kind!r}")

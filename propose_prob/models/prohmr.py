@@ -123,7 +123,7 @@ class ProHMRConfig:
 
     def __post_init__(self) -> None:
         if self.encoder not in ("keypoints", "image", "custom"):
-            raise ValueError(
+            raise InputError(
                 f"expected encoder 'keypoints', 'image' or 'custom', got {self.encoder!r}"
             )
 
@@ -165,7 +165,7 @@ class ProHMR(nn.Module):
             `config.encoder` is `"custom"`, and only there.
 
     Raises:
-        ValueError: If a variant is unknown, or the encoder is missing or not asked for.
+        InputError: If a variant is unknown, or the encoder is missing or not asked for.
 
     Example:
         >>> model = ProHMR(ProHMRConfig(flow_width=32, width=32)).eval()
@@ -180,7 +180,7 @@ class ProHMR(nn.Module):
         super().__init__()
         self.config = config = config or ProHMRConfig()
         if (encoder is None) == (config.encoder == "custom"):
-            raise ValueError(
+            raise InputError(
                 "expected a module as encoder exactly where config.encoder is 'custom', got "
                 f"{type(encoder).__name__} with {config.encoder!r}"
             )

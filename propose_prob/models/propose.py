@@ -13,6 +13,7 @@ from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, Variationa
 from ..conditional.flows import coupling_stack
 from ..distributions import DecodedPoseDistribution, FlowDistribution, RecalibratedDistribution
 from ..distributions.recalibration import default_recalibration
+from ..errors import InputError
 from ..geometry.normalization import as_dtype
 from ..nn import ConditionalMLP, ResidualMLP
 from .evidence import EVIDENCE_EXTRA, Evidence, keypoint_evidence
@@ -105,7 +106,7 @@ class ProPose(nn.Module):
         config: Sizes and variants.
 
     Raises:
-        ValueError: If a variant is unknown.
+        InputError: If a variant is unknown.
 
     Example:
         >>> model = ProPose(ProPoseConfig(couplings=2, width=16, decoder_width=16, code=8)).eval()
@@ -137,7 +138,7 @@ class ProPose(nn.Module):
         elif config.pilgd == "vae":
             self.pilgd = VariationalPILGD(encoder3d)
         else:
-            raise ValueError(f"expected pilgd 'gaussian' or 'vae', got {config.pilgd!r}")
+            raise InputError(f"expected pilgd 'gaussian' or 'vae', got {config.pilgd!r}")
         self.decoder = PoseDecoder(config, features)
         _align_skips(encoder3d.skip, self.decoder.head.skip, config.latent)
         self.encoder2d = ResidualMLP(
@@ -158,7 +159,7 @@ class ProPose(nn.Module):
         elif config.base == "standard":
             base = StandardBase(config.latent)
         else:
-            raise ValueError(f"expected base 'pagd' or 'standard', got {config.base!r}")
+            raise InputError(f"expected base 'pagd' or 'standard', got {config.base!r}")
         self.flow = ConditionalFlow(
             base,
             coupling_stack(

@@ -8,6 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "relu": nn.functional.relu,
@@ -70,7 +72,7 @@ class ConditionalMLP(nn.Module):
             does.
 
     Raises:
-        ValueError: If the activation is unknown.
+        InputError: If the activation is unknown.
 
     Example:
         >>> network = ConditionalMLP(6, 16, 4, width=32)
@@ -92,7 +94,7 @@ class ConditionalMLP(nn.Module):
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(f"expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+            raise InputError(f"expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.activation = activation
         self.last_activation = last_activation
         self.value = nn.Linear(features, width, bias=False)

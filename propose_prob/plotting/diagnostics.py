@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import InputError
 from ..evaluation.calibration import LEVELS, Calibration
 from ..evaluation.sharpness import SpreadError
 from ..geometry.skeletons import Skeleton
@@ -45,7 +46,7 @@ def draw_calibration(ax: Axes, curves: Mapping[str, Calibration], *, joints: boo
         joints: Whether the first one's joints are drawn as thin lines.
 
     Raises:
-        ValueError: If no curve has a number.
+        InputError: If no curve has a number.
 
     Example:
         >>> import torch
@@ -57,7 +58,7 @@ def draw_calibration(ax: Axes, curves: Mapping[str, Calibration], *, joints: boo
     """
     shown = {name: c for name, c in curves.items() if np.isfinite(c.error)}
     if not shown:
-        raise ValueError("expected at least one calibration curve with items, got none")
+        raise InputError("expected at least one calibration curve with items, got none")
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--", zorder=1)
     if joints:
         frequencies = next(iter(shown.values())).frequencies.numpy()
@@ -110,14 +111,14 @@ def draw_best_of(ax: Axes, curves: Mapping[str, Mapping[int, float]]) -> None:
         curves: Errors in mm by m, by name, as `Report.best_of` has them.
 
     Raises:
-        ValueError: If there is no curve.
+        InputError: If there is no curve.
 
     Example:
         >>> from matplotlib.figure import Figure
         >>> draw_best_of(Figure().subplots(), {"mine": {1: 50.0, 10: 35.0, 200: 25.0}})
     """
     if not curves:
-        raise ValueError("expected at least one curve, got none")
+        raise InputError("expected at least one curve, got none")
     for colour, (name, curve) in zip(_LINES, curves.items(), strict=False):
         ax.plot(list(curve), list(curve.values()), color=colour, marker="o", markersize=3.5,
                 linewidth=1.6, label=name)  # fmt: skip
@@ -220,7 +221,7 @@ def draw_ellipsoids(
         deviations: Half axes in standard deviations.
 
     Raises:
-        ValueError: If the view is unknown, a shape is wrong or there are fewer than two samples.
+        InputError: If the view is unknown, a shape is wrong or there are fewer than two samples.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -231,9 +232,9 @@ def draw_ellipsoids(
     from matplotlib.patches import Ellipse
 
     if view not in VIEWS:
-        raise ValueError(f"expected view to be one of {tuple(VIEWS)}, got {view!r}")
+        raise InputError(f"expected view to be one of {tuple(VIEWS)}, got {view!r}")
     if samples.ndim != 3 or samples.shape[1:] != (skeleton.num_joints, 3) or len(samples) < 2:
-        raise ValueError(
+        raise InputError(
             f"expected at least 2 samples (S, {skeleton.num_joints}, 3), got {samples.shape}"
         )
     (across, across_sign), (up, up_sign), across_label, up_label = VIEWS[view]

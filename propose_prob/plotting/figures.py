@@ -149,7 +149,7 @@ def draw_poses(
         alpha: Opacity of a hypothesis; by default the more of them, the less.
 
     Raises:
-        ValueError: If the view is unknown or a shape is wrong.
+        InputError: If the view is unknown or a shape is wrong.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -161,9 +161,9 @@ def draw_poses(
     from matplotlib.collections import LineCollection
 
     if view not in get_args(View):
-        raise ValueError(f"expected view to be one of {get_args(View)}, got {view!r}")
+        raise InputError(f"expected view to be one of {get_args(View)}, got {view!r}")
     if poses.ndim != 3 or poses.shape[1:] != (skeleton.num_joints, 3):
-        raise ValueError(f"expected poses (S, {skeleton.num_joints}, 3), got {poses.shape}")
+        raise InputError(f"expected poses (S, {skeleton.num_joints}, 3), got {poses.shape}")
     (across, across_sign), (up, up_sign), across_label, up_label = VIEWS[view]
     flat = poses[..., [across, up]] * np.array([across_sign, up_sign])
     side = sides(skeleton)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..errors import InputError
 from .schema import AXES, IMAGE_AXES, VARIABLES
 
 __all__ = ["to_inference_data"]
@@ -47,7 +48,7 @@ def to_inference_data(
         `joint`, `axis`, `frame` and `person`.
 
     Raises:
-        ValueError: If a shape or a number of labels does not fit.
+        InputError: If a shape or a number of labels does not fit.
 
     Example:
         >>> import torch
@@ -56,7 +57,7 @@ def to_inference_data(
         (1, 50, 1)
     """
     if samples.ndim not in (3, 4) or samples.shape[-2:] != (len(joint_names), 3):
-        raise ValueError(
+        raise InputError(
             f"expected samples of shape (S, {len(joint_names)}, 3) or "
             f"(S, B, {len(joint_names)}, 3), got {tuple(samples.shape)}"
         )
@@ -78,13 +79,13 @@ def to_inference_data(
             continue
         expanded = value.unsqueeze(0) if single and value.ndim == len(shape) - 1 else value
         if expanded.shape != shape:
-            raise ValueError(f"expected {name} of shape {shape}, got {tuple(value.shape)}")
+            raise InputError(f"expected {name} of shape {shape}, got {tuple(value.shape)}")
         arrays[name] = expanded
     labels = {}
     for name, given in (("frame", frame), ("person", person)):
         chosen = [str(value) for value in (range(count) if given is None else given)]
         if len(chosen) != count:
-            raise ValueError(f"expected {count} labels in {name}, got {len(chosen)}")
+            raise InputError(f"expected {count} labels in {name}, got {len(chosen)}")
         labels[name] = ("item", chosen)
     coords = {
         "joint": list(joint_names),

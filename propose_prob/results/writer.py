@@ -45,7 +45,7 @@ class Writer(ABC):
             labels: Name in `LABELS` to one label for each item.
 
         Raises:
-            ValueError: If a name is unknown or the numbers of items differ.
+            InputError: If a name is unknown or the numbers of items differ.
             OSError: If the disk is full.
         """
         # Early, rather than after hours of work that would be lost.
@@ -53,13 +53,13 @@ class Writer(ABC):
         if shutil.disk_usage(self._folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
         if set(labels) != set(LABELS) or not set(arrays) <= set(VARIABLES):
-            raise ValueError(
+            raise InputError(
                 f"expected variables of {', '.join(VARIABLES)} and labels {', '.join(LABELS)}, "
                 f"got {', '.join(arrays)} and {', '.join(labels)}"
             )
         lengths = {len(values) for values in (*arrays.values(), *labels.values())}
         if len(lengths) != 1:
-            raise ValueError(f"expected one number of items (axis 0), got {sorted(lengths)}")
+            raise InputError(f"expected one number of items (axis 0), got {sorted(lengths)}")
         self._append(
             {name: np.asarray(values, np.float32) for name, values in arrays.items()},
             {name: stored_labels(name, values) for name, values in labels.items()},
@@ -226,7 +226,7 @@ class _NpzWriter(Writer):
         for name, values in arrays.items():
             shape = self._shapes.setdefault(name, values.shape[1:])
             if shape != values.shape[1:]:
-                raise ValueError(f"expected {name} of shape (N, *{shape}), got {values.shape}")
+                raise InputError(f"expected {name} of shape (N, *{shape}), got {values.shape}")
             with (self._folder / name).open("ab") as part:
                 part.write(np.ascontiguousarray(values, "<f4").data)
         for name, texts in labels.items():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bodies import Body, SkeletonBody
+from ..errors import InputError
 from ..geometry.camera import project
 from ..geometry.rotations import matrix_from_6d, sixd_from_matrix
 from ..models.discriminators import BodyDiscriminator
@@ -55,7 +56,7 @@ def prepare_bodies(batch: BodyBatch, known: Tensor, has_body: Tensor) -> BodyPai
     plain = keypoint_evidence(batch.p2d, batch.confidence)
     told = keypoint_evidence(batch.p2d, batch.confidence, focal=1.0)
     if told.rotation is None or plain.center is None or told.center is None:
-        raise ValueError("expected evidence with a rotation where intrinsics are told")
+        raise InputError("expected evidence with a rotation where intrinsics are told")
     eye = torch.eye(3, dtype=batch.p2d.dtype, device=batch.p2d.device)
     turn = torch.where(known[:, None, None], told.rotation, eye)
     center = torch.where(known[:, None], told.center, plain.center)
@@ -225,7 +226,7 @@ class BodyTrainer(ABC):
     def _keypoints(self, pairs: BodyPairs, joints: Tensor, place: Tensor) -> Tensor:
         evidence = pairs.evidence
         if evidence.center is None or evidence.scale is None:
-            raise ValueError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the centre and scale of its normalisation")
         # Far outside the image the loss is no guide: nearer than 0.3 m counts as 0.3 m.
         seen = project(joints + place[:, None], focal=1.0, near=0.3)
         seen = (seen - evidence.center[:, None]) / evidence.scale[:, None, None]

@@ -185,11 +185,11 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         if self.schedule not in ("alternate", "end_to_end"):
-            raise ValueError(
+            raise InputError(
                 f"expected schedule 'alternate' or 'end_to_end', got {self.schedule!r}"
             )
         if self.schedule == "alternate" and self.loss.nll == 0:
-            raise ValueError("without the NLL the flow only learns end to end: set schedule")
+            raise InputError("without the NLL the flow only learns end to end: set schedule")
 
 
 @dataclass(frozen=True)

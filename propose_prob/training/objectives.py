@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..errors import InputError
+
 
 def recon3d(pose: Tensor, decoded: Tensor, *, squared: bool = False) -> Tensor:
     """Reconstruction error of 3D poses (ProPose, eq. 4).
@@ -81,7 +83,7 @@ def best_of_m(hypotheses: Tensor, pose: Tensor, *, k: int) -> Tensor:
         True
     """
     if not 1 <= k <= len(hypotheses):
-        raise ValueError(f"expected 1 <= k <= {len(hypotheses)} hypotheses, got k = {k}")
+        raise InputError(f"expected 1 <= k <= {len(hypotheses)} hypotheses, got k = {k}")
     with torch.no_grad():
         error = (hypotheses - pose).norm(dim=-1).mean(-1)
         best = error.topk(k, dim=0, largest=False).indices
@@ -116,7 +118,7 @@ def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
         The mean over the batch, a scalar, metres.
 
     Raises:
-        ValueError: If there are fewer than two hypotheses.
+        InputError: If there are fewer than two hypotheses.
 
     Example:
         >>> truth = torch.randn(2000, 1, 3)
@@ -127,7 +129,7 @@ def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
     """
     count = len(hypotheses)
     if count < 2:
-        raise ValueError(f"expected at least 2 hypotheses on axis 0, got {count}")
+        raise InputError(f"expected at least 2 hypotheses on axis 0, got {count}")
     error = _distance(hypotheses - pose)
     # Shifts cover each unordered pair of hypotheses the same number of times.
     shifts = range(1, count // 2 + 1)
@@ -190,7 +192,7 @@ def pulling_away(codes: Tensor) -> Tensor:
     """
     count = len(codes)
     if count < 2:
-        raise ValueError(f"expected at least 2 codes on axis 0, got {count}")
+        raise InputError(f"expected at least 2 codes on axis 0, got {count}")
     unit = torch.nn.functional.normalize(codes, dim=-1)
     cosine = (unit @ unit.mT).square()
     return (cosine.sum() - cosine.diagonal().sum()) / (count * (count - 1))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..bodies import Body, SkeletonBody
 from ..datasets.cmu17 import CMU17, FOCAL
 from ..datasets.cmu_body import CMUBody
+from ..errors import InputError
 from ..evaluation import CalibrationCurve
 from ..geometry.rotations import matrix_from_6d
 from ..models.evidence import Evidence
@@ -205,10 +206,10 @@ class BodyValidation:
             seed: Of the choice.
 
         Raises:
-            ValueError: If the split has no stored noise.
+            InputError: If the split has no stored noise.
         """
         if split.noise is None:
-            raise ValueError(f"expected a split with stored detector noise, got {split.split!r}")
+            raise InputError(f"expected a split with stored detector noise, got {split.split!r}")
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(4 * len(split), generator=generator)[:items]
         batch = project_bodies(split, bodies, chosen // 4, chosen % 4)

@@ -146,7 +146,7 @@ def average(models: Sequence[Model]) -> Model:
         A new model in evaluation mode, with the first one's buffers.
 
     Raises:
-        ValueError: If there are none or their configurations differ.
+        InputError: If there are none or their configurations differ.
 
     Example:
         >>> from propose_prob.models import ProPose, ProPoseConfig
@@ -155,7 +155,7 @@ def average(models: Sequence[Model]) -> Model:
         False
     """
     if not models or any(_config(model) != _config(models[0]) for model in models):
-        raise ValueError("expected at least one model, all of the same configuration")
+        raise InputError("expected at least one model, all of the same configuration")
     mean = copy.deepcopy(models[0]).eval()
     others = [dict(model.named_parameters()) for model in models]
     with torch.no_grad():
@@ -218,9 +218,9 @@ def _check_sizes(config: Any, tensors: Mapping[str, Tensor]) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, int) and value > most:
-            raise ValueError(f"{field.name} is above {most}, the largest size that is stored")
+            raise InputError(f"{field.name} is above {most}, the largest size that is stored")
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{field.name} is not finite")
+            raise InputError(f"{field.name} is not finite")
 
 
 @contextmanager
@@ -240,7 +240,7 @@ def _as_stored(tensors: Mapping[str, Tensor]) -> Iterator[None]:
             shape = tuple(value.shape)
             left[shape] -= 1
             if left[shape] < 0:
-                raise ValueError(f"no tensor of shape {shape} for another {name} is stored")
+                raise InputError(f"no tensor of shape {shape} for another {name} is stored")
 
     handle = register_module_parameter_registration_hook(check)
     try:
