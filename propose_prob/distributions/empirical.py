@@ -78,7 +78,7 @@ class EmpiricalDistribution(dist.TorchDistribution):
 
     @property
     def weights(self) -> Tensor:
-        """NormalizedKeypoints weights `(S, *batch_shape)`."""
+        """Normalized weights `(S, *batch_shape)`."""
         return self.log_weights.exp()
 
     @property

@@ -95,7 +95,7 @@ class ImagePairs(BodyPairs):
     """A batch as the networks see it; keypoints are in half sides of the crop.
 
     Attributes:
-        images: NormalizedKeypoints `(B, 3, S, S)`.
+        images: Normalized `(B, 3, S, S)`.
     """
 
     images: Tensor

@@ -35,7 +35,7 @@ class Posterior:
         distributions: Weighted draws of latent and `pyro.deterministic` sites as distributions with
             batch shape `(B,)`; the draws of different sites belong together.
         base: The numbers that were drawn, `(S, B, d)` by latent site; see `MapResult.base`.
-        log_weights: NormalizedKeypoints over draws, `(S, B)`.
+        log_weights: Normalized over draws, `(S, B)`.
         effective_sample_size: Of how many independent draws they are worth, `(B,)`: Kish's of the
             weights, and ArviZ's smallest of any number for NUTS.
         k_hat: Pareto shape of the importance weights, `(B,)` (Vehtari et al., "Pareto smoothed
