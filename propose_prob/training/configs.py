@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ..errors import InputError
+from ..io.files import read_json
 from ..models.baselines import DiffusionConfig, MixtureConfig, RegressionConfig, VariationalConfig
 from ..models.lifting_flow import LiftingConfig
 from ..models.prohmr import ProHMRConfig
@@ -36,6 +37,8 @@ _GIVEN = frozenset(("joints", "keypoints"))
 _PAIRS = {"distance": (0.1, 1000.0), "pitch": (-90.0, 90.0), "off_axis": (0.0, 80.0)}
 #: Counts of batches, and the largest of all others: sizes of layers and of batches.
 _LONG, _LARGEST = frozenset(("steps", "validate", "seed", "phase1", "phase2")), 2**16
+#: Bytes of a configuration's file.
+_LONGEST = 2**24
 
 
 def check_ranges(config: Any, default: Any, *, where: str = "") -> None:
@@ -347,11 +350,7 @@ def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
         >>> config.steps, config.model.latent, config.batch_size
         (100, 32, 128)
     """
-    try:
-        values = json.loads(path.read_text())
-    # Too deep a nesting is a RecursionError, too long a number or wrong UTF-8 a ValueError.
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected a JSON configuration ({error})") from None
+    values = read_json(path, "a JSON configuration", most=_LONGEST)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return from_dict(values, default=default)
