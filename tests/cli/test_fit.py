@@ -179,3 +179,38 @@ def test_motions_of_people_with_like_names(run, folder, body_model):
     assert "mo_a-b.bvh: person a-b\n" in out and "mo_a-b_2.bvh: person a b\n" in out
     first, second = (Path(name).read_text() for name in ("mo_a-b.bvh", "mo_a-b_2.bvh"))
     assert first != second
+
+
+def person(frame, seed):
+    points = 100 * np.random.default_rng(seed).random((17, 3)) + 1
+    return {"image_id": frame, "category_id": 1, "keypoints": points.flatten().tolist()}
+
+
+def test_the_same_label_in_two_files_is_two_people(run, folder, body_model):
+    (folder / "left").mkdir()
+    for name, frames in (("a.json", 3), ("b.json", 2), ("left/a.json", 1)):
+        entries = [person(frame, 10 * len(name) + frame) for frame in range(frames)]
+        (folder / name).write_text(json.dumps(entries))
+    line = ["--model", body_model, "--out", "mo.bvh", "--solver", "lm"]
+    code, out, err = run("fit", "a.json", "b.json", *line)
+    assert code == 0, err
+    assert "mo_a-0.bvh: a, person 0\n" in out and "mo_b-0.bvh: b, person 0\n" in out
+    assert [len(read_bvh(f"mo_{name}-0.bvh")) for name in "ab"] == [3, 2]
+    code, out, err = run("fit", "a.json", "left/a.json", *line)
+    assert code == 0, err
+    assert [len(read_bvh(f"mo_{name}-0.bvh")) for name in ("a-json", "left-a-json")] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("out", "taken"), [("mo.bvh", "mo_b-0.bvh"), ("mo.ply", "mo_001.ply")], ids=["bvh", "ply"]
+)
+def test_outputs_named_after_people_are_no_inputs_either(run, folder, body_model, out, taken):
+    (folder / "a.json").write_text(json.dumps([person(0, 1)]))
+    (folder / taken).write_text(json.dumps([person(0, 2)]))
+    (folder / "b.json").symlink_to(taken)
+    before = sorted(folder.iterdir())
+    line = ["--model", body_model, "--out", out, "--solver", "lm"]
+    line += ["--body", "open"] if out.endswith("ply") else []
+    code, printed, err = run("fit", "a.json", "b.json", *line)
+    assert code == 2 and f"{taken}: the output would replace an input" in err
+    assert sorted(folder.iterdir()) == before and "keypoints" in (folder / taken).read_text()
