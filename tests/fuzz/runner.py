@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -183,12 +184,15 @@ class _Worker:
     def end(self):
         if self.process is None:
             return
-        with_children = self.process.pid
-        for stop in (os.killpg, os.kill):
-            try:
-                stop(with_children, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
+        if self.task is None:
+            # It has nothing to do, and ends by itself.
+            with suppress(OSError):
+                self.connection.send(None)
+            self.process.join(5)
+        # With its child processes, once it is the leader of a group.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.join()
         self.connection.close()
         self.process = self.connection = None
