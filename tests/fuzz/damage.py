@@ -1,7 +1,6 @@
 """Random damage: bytes cut, flipped, repeated, or with something put in; other arrays."""
 
 import io
-import random
 import zipfile
 
 import numpy as np
