@@ -1,6 +1,8 @@
 """Errors that a user's data can cause."""
 
-__all__ = ["InputError", "is_no_distribution", "short"]
+import sys
+
+__all__ = ["InputError", "is_numerical", "short"]
 
 
 class InputError(ValueError):
@@ -19,8 +21,8 @@ class InputError(ValueError):
     """
 
 
-def is_no_distribution(error: Exception) -> bool:
-    """Whether torch raised it over parameters or values that a distribution cannot have.
+def is_numerical(error: Exception) -> bool:
+    """Whether torch raised it over numbers that a distribution or a decomposition cannot have.
 
     A network answers with such, NaN as a rule, where its weights or what it is given are far too
     large.
@@ -30,9 +32,13 @@ def is_no_distribution(error: Exception) -> bool:
         >>> try:
         ...     torch.distributions.Normal(torch.tensor(torch.nan), 1.0)
         ... except ValueError as error:
-        ...     is_no_distribution(error)
+        ...     is_numerical(error)
         True
     """
+    # Importing this package does not import torch.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.linalg.LinAlgError):
+        return True
     return isinstance(error, ValueError) and "but found invalid values" in str(error)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
-from ..errors import InputError, is_no_distribution
+from ..errors import InputError, is_numerical
 from ..io.atomic import discard
 from .demo import Demo
 from .evaluate import Evaluate
@@ -112,9 +112,9 @@ def _explained(error: Exception) -> tuple[int, str]:
     # The latter of a training whose loss is no longer finite.
     if isinstance(error, (InputError, FloatingPointError)):
         return 2, str(error)
-    if is_no_distribution(error):
+    if is_numerical(error):
         return 2, (
-            "what the model computes is not finite: are its weights, and the numbers that it is "
+            "what the model computes is no distribution: are its weights, and the numbers that it is "
             "given, plausible?"
         )
     if isinstance(error, MemoryError):

@@ -42,6 +42,8 @@ _CREDIT = "Photo: Anete Lusina, Pexels (4793258)"
 #: Size of the photo that the detector saw, in pixels.
 _DETECTED_SIZE = (4016, 6016)
 
+#: Metres that a drawn pose may reach.
+_FAR = 1e3
 #: Focal length that places hypotheses on the photo, in image heights. Only the drawing needs it.
 _DRAWN_FOCAL = 1.2
 
@@ -90,6 +92,7 @@ class Demo:
         hypotheses = batch.distribution.hypotheses((self.samples,))
         drawn = time.perf_counter()
         answer = _Answer.of(batch, hypotheses)
+        answer.check_drawable(self.model)
         _tell_input(frame, answer)
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         tell(
@@ -164,6 +167,21 @@ class _Answer:
     @property
     def visible(self) -> Array:
         return self.confidence > 0
+
+    def check_drawable(self, model: str) -> None:
+        """Refuse what no figure can show: of weights that are far too large, for instance.
+
+        Raises:
+            InputError: If a number is not finite, or a pose reaches far beyond any person.
+        """
+        import numpy as np
+
+        numbers = (self.hypotheses, self.point, self.spread, self.radius)
+        far = max(float(np.abs(values).max()) for values in numbers)
+        if not far <= _FAR:
+            raise InputError(
+                f"{model}: expected poses within {_FAR:g} m, got {far:.3g} m: are its weights whole?"
+            )
 
     def table(self) -> str:
         """Uncertainty of each joint as text."""

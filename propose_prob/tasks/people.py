@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError, is_no_distribution
+from ..errors import InputError, is_numerical
 from ..geometry.normalization import as_dtype, visible_joints
 from ..geometry.skeletons import Skeleton, convert_skeleton
 from ..io.keypoints import Keypoints
@@ -65,7 +65,7 @@ class PersonBatch:
         try:
             return solve(self)
         except ValueError as error:
-            if not is_no_distribution(error):
+            if not is_numerical(error):
                 raise
             raise InputError(
                 f"frames {self.frames[0]} to {self.frames[-1]}: the model's answer is not finite; "

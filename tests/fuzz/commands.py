@@ -36,7 +36,7 @@ from propose_prob.training.configs import (
 )
 from propose_prob.weights import save
 from tests.fuzz import hostile
-from tests.fuzz.formats import PAIRS, TINY, cleared, not_a_file
+from tests.fuzz.formats import PAIRS, TINY, not_a_file
 from tests.fuzz.hostile import INTEGERS, NUMBERS, TEXTS
 
 #: Configurations of what `train` trains.
@@ -257,19 +257,8 @@ def wrong_config(default, generator):
     place = generator.choice([stored, *(v for v in stored.values() if isinstance(v, dict))])
     name = generator.choice([*place, "x", "", "a" * 5000]) if place else "x"
     place[name] = generator.choice(hostile.VALUES)
-    with _long_numbers():
+    with hostile.long_numbers():
         return json.dumps(stored)
-
-
-@contextmanager
-def _long_numbers():
-    """Lets Python write integers of thousands of digits, which it reads nowhere."""
-    before = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    try:
-        yield
-    finally:
-        sys.set_int_max_str_digits(before)
 
 
 def wrong_training(kind):

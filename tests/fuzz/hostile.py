@@ -9,11 +9,12 @@ import json
 import pickle
 import re
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -390,6 +391,22 @@ def _wrapped(value, generator):
     return OrderedDict([("a", value)])
 
 
+@contextmanager
+def long_numbers():
+    """Lets Python write integers of thousands of digits, which it reads nowhere."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
+
+
+def _pickled(value, protocol):
+    with long_numbers():
+        return pickle.dumps(value, protocol)
+
+
 def hostile_pickle(content, generator):
     """A pickle that runs code, holds itself, has keys that collide, or announces without end."""
     kind = generator.randrange(9)
@@ -415,7 +432,7 @@ def hostile_pickle(content, generator):
     value = colliding(generator) if kind == 6 else ragged(generator)
     if generator.random() < 0.7:
         value = _wrapped(value, generator)
-    return pickle.dumps(value, protocol)
+    return _pickled(value, protocol)
 
 
 def odd_pickle(content, generator):
@@ -435,7 +452,7 @@ def odd_pickle(content, generator):
         stored[generator.choice(NAMES)] = colliding(generator)
     else:
         stored[key] = ragged(generator)
-    return pickle.dumps(stored, generator.choice((2, 2, 4)))
+    return _pickled(stored, generator.choice((0, 2, 2, 4)))
 
 
 def odd_objects(content, generator):
