@@ -220,6 +220,8 @@ def reprojection(
 
 
 _ROOT_TOLERANCE = 1e-5
+#: Metres; squares of more are sums that single precision does not hold.
+_FAR = 1e7
 _SUBSETS = ("all", "seen", "hidden")
 
 
@@ -467,6 +469,7 @@ class Evaluator:
 
     def _check_pose(self, name: str, poses: Tensor) -> None:
         self._refuse(~poses.isfinite().all(-1), name, "a non-finite value")
+        self._refuse((poses.abs() > _FAR).any(-1), name, f"a number beyond {_FAR:g} m")
         moved = torch.zeros(poses.shape[:-1], dtype=torch.bool, device=poses.device)
         root = self.protocol.root
         moved[..., root] = (poses[..., root, :].abs() > _ROOT_TOLERANCE).any(-1)

@@ -387,6 +387,7 @@ def spoil(batch, key, index, value):
             r"samples: a non-finite value in batch element 7 \(sample 4, joint 2; item 17",
         ),
         (lambda b: spoil(b, "target", (3, 1), torch.inf), r"target: .* batch element 3 \(joint 1"),
+        (lambda b: spoil(b, "samples", (4, 7, 2, 1), 1e20), r"samples: a number beyond 1e\+07 m"),
         (lambda b: spoil(b, "point", (3, 0), 1.0), "point: a root away from zero .* element 3"),
         (lambda b: spoil(b, "p2d", (2, 1), torch.nan), "p2d: a non-finite value .* element 2"),
         (lambda b: {**b, "samples": b["samples"][:5]}, "expected 12 samples"),
