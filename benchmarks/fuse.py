@@ -142,11 +142,10 @@ def posed(body: SkeletonBody, matrices: Tensor, shape: Tensor) -> Tensor:
 
 def mean_rotations(sixd: Tensor) -> Tensor:
     """Body rotations averaged over views and projected to SO(3), each view's own orientation."""
-    from propose_prob.geometry.rotations import sixd_from_matrix
-    from propose_prob.tasks.fusion import kabsch
+    from propose_prob.geometry.rotations import nearest_rotation, sixd_from_matrix
 
     mean = matrix_from_6d(sixd[:, :, 1:]).mean(1, keepdim=True)
-    rotation = kabsch(torch.eye(3).expand_as(mean), mean.mT)
+    rotation, _ = nearest_rotation(mean)
     rest = sixd_from_matrix(rotation).expand(-1, sixd.shape[1], -1, -1)
     return torch.cat([sixd[:, :, :1], rest], 2)
 

@@ -183,6 +183,29 @@ def quaternion_from_matrix(matrix: Tensor, order: str = "wxyz") -> Tensor:
     return quaternion.roll(1, dims=-1) if real_first else quaternion
 
 
+def nearest_rotation(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Project matrices onto rotations: the nearest one in the Frobenius norm (Kabsch, Umeyama).
+
+    Of a cross-covariance it is the rotation of the best alignment, of a mean of rotations their
+    chordal mean.
+
+    Args:
+        matrix: `(..., n, n)`, n = 2 or 3.
+
+    Returns:
+        Proper rotations `(..., n, n)`, and the singular values `(..., n)`, the last one negative
+        where a reflection would have been nearer.
+
+    Example:
+        >>> rotation, _ = nearest_rotation(2.0 * torch.eye(3))
+        >>> torch.equal(rotation, torch.eye(3))
+        True
+    """
+    import roma
+
+    return roma.special_procrustes(matrix, return_singular_values=True)
+
+
 def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
     """Measure the angle of the rotation between two rotations.
 

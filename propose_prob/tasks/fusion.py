@@ -18,7 +18,12 @@ from ..distributions.support import InsertRoot, RootRelative
 from ..errors import InputError
 from ..geometry.camera import project
 from ..geometry.normalization import visible_joints
-from ..geometry.rotations import matrix_from_6d, matrix_from_axis_angle, sixd_from_matrix
+from ..geometry.rotations import (
+    matrix_from_6d,
+    matrix_from_axis_angle,
+    nearest_rotation,
+    sixd_from_matrix,
+)
 from ..inference import map_estimate
 from ..inference.coordinates import coordinates
 from ..inference.map import Solver
@@ -300,21 +305,13 @@ def align(poses: Tensor, seen: Tensor, *, rounds: int = 5) -> tuple[Tensor, Tens
     weight = seen.to(poses.dtype)[..., None, None]
     rotation = torch.eye(3, dtype=poses.dtype, device=poses.device).expand(*seen.shape, 3, 3)
     for _ in range(rounds):
-        rotation = kabsch(mean[:, None], poses)
+        rotation, _ = nearest_rotation(poses.mT @ mean[:, None])
         # The first view keeps its axes.
         anchor = rotation[torch.arange(len(poses)), first]
         rotation = rotation @ anchor.mT[:, None]
         mean = (weight * (poses @ rotation)).sum(1) / weight.sum(1)
     eye = torch.eye(3, dtype=poses.dtype, device=poses.device)
     return mean, torch.where(seen[..., None, None], rotation, eye)
-
-
-def kabsch(source: Tensor, target: Tensor) -> Tensor:
-    """Rotation `(..., 3, 3)` about the origin that brings points `(..., J, 3)` to others."""
-    u, _, vh = torch.linalg.svd(target.mT @ source)
-    sign = torch.linalg.det(u @ vh).sign()
-    ones = torch.ones_like(sign)
-    return (u * torch.stack([ones, ones, sign], -1)[..., None, :]) @ vh
 
 
 def place_root(
@@ -608,7 +605,7 @@ def fuse_views(
         in_views = values["in_views"]
         rotation = _orientations(in_views, seen)
         mean = values["mean"]
-        body = kabsch(torch.eye(3).to(mean).expand_as(mean), mean.mT)
+        body, _ = nearest_rotation(mean)
         first = in_views[torch.arange(batch), seen.to(torch.uint8).argmax(-1), :1]
         pose = torch.cat([first, sixd_from_matrix(body)], 1)
     else:

@@ -12,7 +12,12 @@ from torch.distributions import Distribution, Transform, constraints
 
 from ..distributions.flow import diagonal_normal
 from ..errors import InputError
-from ..geometry.rotations import axis_angle_from_matrix, matrix_from_6d, sixd_from_matrix
+from ..geometry.rotations import (
+    axis_angle_from_matrix,
+    matrix_from_6d,
+    nearest_rotation,
+    sixd_from_matrix,
+)
 
 __all__ = ["AngleDistribution", "generic_prior"]
 
@@ -166,7 +171,7 @@ def generic_prior(
             raise InputError(
                 f"expected theta of shape (N, K, 3, 3) with N >= 2, got {tuple(theta.shape)}"
             )
-        centre = _mean_rotation(theta)
+        centre, _ = nearest_rotation(theta.mean(0))
         angles = axis_angle_from_matrix(centre.mT @ theta)
         # Hands that never move in the data would otherwise be fixed for good.
         deviation = angles.square().mean(0).sqrt().clamp_min(0.02)
@@ -174,11 +179,3 @@ def generic_prior(
     centre = torch.cat([facing[None], centre[1:]])
     deviation = torch.cat([torch.full_like(deviation[:1], _FREE), deviation[1:]])
     return AngleDistribution(centre.repeat(batch, 1, 1, 1), deviation.repeat(batch, 1, 1))
-
-
-def _mean_rotation(theta: Tensor) -> Tensor:
-    """The rotations `(K, 3, 3)` nearest to the mean matrices of `(N, K, 3, 3)`."""
-    u, _, vt = torch.linalg.svd(theta.mean(0))
-    sign = torch.ones_like(u[..., 0])
-    sign[..., -1] = torch.det(u @ vt)
-    return (u * sign[..., None, :]) @ vt
