@@ -12,6 +12,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..errors import InputError
+from ..evaluation.scores import energy_of
+
+#: The gradient of a norm is undefined at zero, which a perfect reconstruction reaches.
+_SMOOTHING = 1e-12
 
 
 def recon3d(pose: Tensor, decoded: Tensor, *, squared: bool = False) -> Tensor:
@@ -130,20 +134,8 @@ def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
     count = len(hypotheses)
     if count < 2:
         raise InputError(f"expected at least 2 hypotheses on axis 0, got {count}")
-    error = _distance(hypotheses - pose)
-    # Shifts cover each unordered pair of hypotheses the same number of times.
-    shifts = range(1, count // 2 + 1)
-    weights = [0.5 if 2 * shift == count else 1.0 for shift in shifts]
-    spread = sum(
-        weight * _distance(hypotheses - hypotheses.roll(shift, 0))
-        for shift, weight in zip(shifts, weights, strict=True)
-    )
-    return error - 0.5 * spread / sum(weights)
-
-
-def _distance(difference: Tensor) -> Tensor:
-    square = difference.square().sum(-1)
-    return 0.5 * (_norm(square).mean() + _norm(square.mean(-1)).mean())
+    scores = energy_of(hypotheses - pose, smoothing=_SMOOTHING)
+    return 0.5 * (scores.joints.mean() + scores.pose.mean() / hypotheses.shape[-2] ** 0.5)
 
 
 def gate(threshold: float, generator: torch.Generator) -> bool:
@@ -213,8 +205,7 @@ def kl_to_standard(distribution: Distribution) -> Tensor:
 
 
 def _norm(square: Tensor) -> Tensor:
-    # The gradient of a norm is undefined at zero, which a perfect reconstruction reaches.
-    return (square + 1e-12).sqrt()
+    return (square + _SMOOTHING).sqrt()
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
