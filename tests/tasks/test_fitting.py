@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -395,6 +396,26 @@ def test_the_keypoints_of_a_fit_have_the_kernel_that_was_asked_for():
         radius = (truth.p2d - truth.p2d.mean(1, keepdim=True)).square().sum(-1).mean().sqrt()
         wanted = torch.as_tensor(0.03 * radius if expected is None else expected)
         torch.testing.assert_close(distribution.scale, wanted.expand(1, 17))
+
+
+def test_more_evidence_about_the_bodies_counts():
+    """Depths of both ankles from another sensor, which one camera's keypoints do not show well."""
+    truth = scene()
+    distribution = truth.distribution(0.3, off=1.0)
+    ankles = [H36M_17.index("RAnkle"), H36M_17.index("LAnkle")]
+    depth = truth.joints[:, ankles, 2]
+
+    def sensor(sites):
+        assert sites.joints.shape[-2:] == (17, 3) and sites.focal is not None
+        pyro.sample("depth", dist.Normal(sites.joints[:, ankles, 2], 0.005).to_event(1), obs=depth)
+
+    plain, told = exact(distribution, truth), exact(distribution, truth, extra=sensor)
+    error, better = ((f.joints[:, ankles, 2] - depth).abs().amax() for f in (plain, told))
+    assert better < 0.01 < error
+    assert pixels(told, truth.p2d).amax() < 3
+    # Each person has their own evidence, whoever they are fitted with.
+    batched = exact(distribution, truth, extra=sensor, batch_size=1)
+    assert torch.allclose(batched.joints, told.joints, atol=1e-3)
 
 
 def test_bodies_of_other_classes_are_posed_as_they_are():
