@@ -1,4 +1,4 @@
-"""The soft clamp of ProPose, eq. 5."""
+"""Bijections from latent to event: pure torch transforms, parameters given from outside."""
 
 from __future__ import annotations
 

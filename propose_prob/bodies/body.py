@@ -1,4 +1,4 @@
-"""What every body is: rotations of its joints in, positions out."""
+"""Body interface and forward kinematics: joint rotations and shape to positions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable

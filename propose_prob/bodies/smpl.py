@@ -1,4 +1,4 @@
-"""SMPL, SMPL-H and SMPL-X from the files that their users have registered for."""
+"""SMPL, SMPL-H and SMPL-X, loaded from the user's own licensed files."""
 
 from collections.abc import Mapping
 from os import PathLike

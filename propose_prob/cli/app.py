@@ -1,4 +1,4 @@
-"""Options, commands, and what a user sees when something is wrong."""
+"""Command dispatch, options and error reporting of `propose-prob`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`propose-prob demo`: a real detection, lifted, drawn and told."""
+"""`propose-prob demo`: lift a real detection, print and draw the result."""
 
 from __future__ import annotations
 

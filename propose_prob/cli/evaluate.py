@@ -1,4 +1,4 @@
-"""`propose-prob evaluate`: the honest table of models on a data set, under a named protocol."""
+"""`propose-prob evaluate`: metrics of models on a data set under a named protocol."""
 
 from __future__ import annotations
 

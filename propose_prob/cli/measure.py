@@ -1,4 +1,4 @@
-"""What `propose-prob evaluate` and `report` share: which protocol, on which data set."""
+"""Protocol and data set options shared by `evaluate` and `report`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they do before a model runs."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`propose-prob report`: everything measured about a model on a data set, as one HTML page."""
+"""`propose-prob report`: evaluate a model and write one HTML page."""
 
 from __future__ import annotations
 

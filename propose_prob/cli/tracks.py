@@ -1,4 +1,4 @@
-"""One person through a file of keypoints, as `propose-prob smooth` and `fuse` need them."""
+"""Keypoint tracks of one person for `smooth` and `fuse`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training from the command line: `propose-prob train MODEL`."""
+"""`propose-prob train`: train a model of the registry."""
 
 from __future__ import annotations
 

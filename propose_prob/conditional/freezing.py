@@ -1,4 +1,4 @@
-"""Freezing for inference: what no training will change is computed beforehand."""
+"""Freeze conditional modules for inference: constant parts are computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every data set's reader yields for evaluation."""
+"""Evaluation batches and clips, as every data set reader yields them."""
 
 from __future__ import annotations
 

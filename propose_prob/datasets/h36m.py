@@ -1,8 +1,9 @@
-"""The cameras of Human3.6M: 4 of them, calibrated anew for each of 7 subjects.
+"""Human3.6M: camera parameters, and the two files that lifting papers share (VideoPose3D's format).
 
-Facts of the data set as VideoPose3D tabulates them (github.com/facebookresearch/VideoPose3D,
-`common/h36m_dataset.py`). The lens distortion that it lists beside them, some pixels at the
-image's rim, is left out.
+Sources: github.com/facebookresearch/VideoPose3D, `DATASETS.md`, `data/prepare_data_h36m.py`,
+`common/h36m_dataset.py` and `run.py` (cameras, files, subjects, joints kept of 32, longer 2D
+recordings), `data/data_utils.py` (joint sets of the detections). The lens distortion listed beside
+the cameras, some pixels at the image's rim, is left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A user's own pairs of 2D and 3D poses in one `.npz`, for evaluation."""
+"""Pairs of 2D and 3D poses from the user's own `.npz`, for evaluation and training."""
 
 from __future__ import annotations
 

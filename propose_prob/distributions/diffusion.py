@@ -1,4 +1,4 @@
-"""Distributions of diffusion models: samples by denoising in a few steps, without a density."""
+"""Diffusion models as distributions: sampled by a few denoising steps, without a density."""
 
 from __future__ import annotations
 

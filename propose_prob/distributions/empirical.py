@@ -1,4 +1,4 @@
-"""The distribution of weighted draws: what sampling a posterior leaves in the hand."""
+"""Weighted samples as a distribution."""
 
 from __future__ import annotations
 

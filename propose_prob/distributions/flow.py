@@ -1,4 +1,4 @@
-"""Flow distributions: a base distribution moved by transforms."""
+"""Flow distributions over vectors and poses: a base distribution and a transform."""
 
 from __future__ import annotations
 

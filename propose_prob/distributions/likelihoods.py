@@ -1,4 +1,4 @@
-"""Likelihoods of observed points: keypoints in an image, joints in space, or any other vectors.
+"""Likelihoods of observed points, joints and silhouettes.
 
 They are distributions like all others, and besides offer what Gauss-Newton methods need:
 standardised residuals, and the weights with which a robust kernel is solved as a sequence of least

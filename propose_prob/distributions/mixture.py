@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians over poses: several guesses, each with its own spread."""
+"""Gaussian mixtures over poses."""
 
 from __future__ import annotations
 

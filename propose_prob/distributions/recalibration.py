@@ -1,4 +1,4 @@
-"""Recalibrated distributions: the spread about a distribution's own centre, scaled joint by joint.
+"""Recalibrated distributions: deviations from the center scaled joint by joint.
 
 Latents of a decoded distribution belong to no joint, so a temperature on its base cannot widen an
 arm alone. An affine map of the pose can: ``x = c + T (y - c)``, one matrix for each joint that has

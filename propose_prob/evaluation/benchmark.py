@@ -1,4 +1,4 @@
-"""Evaluating a model on a data set under a protocol, and several models in one table."""
+"""Evaluate models on a data set under a protocol, and compare them in one table."""
 
 from __future__ import annotations
 

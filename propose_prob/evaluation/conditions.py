@@ -1,4 +1,4 @@
-"""From a data set's batch to what a model is told and what it is measured against."""
+"""Convert dataset batches to model inputs and targets under a condition."""
 
 from __future__ import annotations
 

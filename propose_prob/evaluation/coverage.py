@@ -1,4 +1,4 @@
-"""Coordinates and ranks: PIT, coverage tables, and simulation-based calibration.
+"""PIT, interval coverage and simulation-based calibration.
 
 All three ask for the rank of the truth among draws, whose distribution is uniform where the model
 is right; they differ in what is ranked. PIT ranks coordinates, one by one; simulation-based

@@ -1,4 +1,4 @@
-"""What an evaluation computes for each item: sums and weights, on any device."""
+"""Accumulate per-item metrics over batches into a report."""
 
 from __future__ import annotations
 

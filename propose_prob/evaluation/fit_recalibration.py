@@ -1,4 +1,4 @@
-"""Factors of a recalibration from samples and truths, by proper scores."""
+"""Fit recalibrations on held-out data by proper scores."""
 
 from __future__ import annotations
 

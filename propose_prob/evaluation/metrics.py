@@ -1,4 +1,4 @@
-"""Errors of 3D poses: MPJPE and its aligned variants, PCK, AUC, CPS, the best of many hypotheses.
+"""Errors of 3D poses (MPJPE and variants, PCK, AUC, CPS, best of many) and the table of metrics.
 
 Every function takes ``(..., J, 3)`` tensors that broadcast against each other, so ``(S, B, J, 3)``
 hypotheses can be compared with a ``(B, J, 3)`` target. Lengths come out in the unit they came in.

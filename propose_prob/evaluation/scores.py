@@ -1,4 +1,4 @@
-"""Proper scores and spread of a distribution that is known by its samples.
+"""Proper scores and standard deviations of sampled distributions.
 
 The energy score is smallest, in expectation, for the distribution that the truth was drawn from:
 unlike the best of many hypotheses it cannot be improved by a wrong spread.

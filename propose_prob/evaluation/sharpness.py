@@ -1,4 +1,4 @@
-"""Does a distribution know when it is wrong? Spread against error, and sparsification.
+"""Predicted width against error: rank correlation and sparsification.
 
 Rank correlation and sparsification need all items in order. A joint histogram of spread and error
 on a logarithmic grid gives both in constant memory, and histograms of processes can be added.

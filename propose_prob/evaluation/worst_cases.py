@@ -1,4 +1,4 @@
-"""The worst items of an evaluation, kept while it streams by."""
+"""Track the worst items of a streamed evaluation."""
 
 from __future__ import annotations
 

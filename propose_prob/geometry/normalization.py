@@ -1,4 +1,4 @@
-"""Normalisation of 2D poses, and its inverse."""
+"""Normalization of 2D keypoints and its inverse."""
 
 from dataclasses import dataclass
 

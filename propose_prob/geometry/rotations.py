@@ -1,4 +1,4 @@
-"""Rotations of joints: matrices, the 6D numbers that networks predict, axis-angle, quaternions.
+"""Rotation representations: matrices, 6D, axis-angle, quaternions.
 
 Everything takes any batch shape, keeps dtype and device, and works under `torch.func`. roma is
 imported on first use: that takes as long as importing torch.

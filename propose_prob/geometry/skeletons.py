@@ -1,4 +1,4 @@
-"""A joint set: names, tree, mirror and what each joint means."""
+"""Joint sets of data sets and detectors, and conversion between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""A body's surface drawn over the picture that it was seen in."""
+"""Overlays of a body's surface on its photograph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of the open body: clothes, hair, light and shadow, by seed."""
+"""Procedural appearance of rendered bodies: clothes, hair, light and shadow."""
 
 from __future__ import annotations
 

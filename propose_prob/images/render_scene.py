@@ -1,4 +1,4 @@
-"""What stands behind and in front of a rendered person: procedural pictures, by seed."""
+"""Procedural backgrounds and occluders of renders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of renders on disk: made once, resumed where they stopped, read without loading them."""
+"""Render sets on disk: resumable writing and memory-mapped reading."""
 
 from __future__ import annotations
 

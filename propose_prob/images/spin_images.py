@@ -1,4 +1,4 @@
-"""Training sets in SPIN's format with their images."""
+"""Training sets in SPIN's format, with their images."""
 
 from __future__ import annotations
 

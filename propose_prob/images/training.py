@@ -1,4 +1,4 @@
-"""Configuration of a training of ProHMR from images."""
+"""Training of ProHMR from images, whole or behind a frozen backbone."""
 
 from __future__ import annotations
 

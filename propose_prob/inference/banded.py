@@ -1,4 +1,4 @@
-"""Linear systems of a chain: block-banded Cholesky, linear in the number of blocks."""
+"""Block-banded Cholesky factorization for chains, linear in their length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers that inference moves for a site, and the residual form of its density."""
+"""Unconstrained coordinates of sites and residual forms of their densities."""
 
 from __future__ import annotations
 

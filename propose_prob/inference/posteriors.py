@@ -1,4 +1,4 @@
-"""Posteriors of batches of independent problems: weighted draws that are a distribution again."""
+"""Posteriors of batches of independent problems, as weighted samples."""
 
 from __future__ import annotations
 

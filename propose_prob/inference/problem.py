@@ -1,4 +1,4 @@
-"""Rows of a model: the same program over some of its independent problems.
+"""Batches of independent problems, and evaluation of a program on some of them.
 
 A Pyro model over B problems holds tensors with B rows in its arguments, in what it closes over, and
 deep within distributions. To drop problems that are solved, or to bound memory, the program has to

@@ -1,4 +1,4 @@
-"""What happens at the sites of a model: they get their values, and give density and residuals."""
+"""Pyro messengers that set latent values and record densities and residuals."""
 
 from __future__ import annotations
 

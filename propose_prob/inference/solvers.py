@@ -1,4 +1,4 @@
-"""Solvers for batches of independent minimisation problems.
+"""Batched Levenberg-Marquardt, L-BFGS and Adam for independent minimization problems.
 
 Every problem has its own damping, step length and stop. One evaluation serves all that are not yet
 solved, wherever each of them is in its own run; solved ones are left out of the next.

@@ -1,4 +1,4 @@
-"""The JSON formats of 2D pose detectors, told apart by their content."""
+"""2D keypoints as detectors write them: JSON formats told apart by content, and arrays."""
 
 import json
 import os

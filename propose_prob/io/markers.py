@@ -1,7 +1,7 @@
-"""Marker recordings, and OpenSim's `.trc` files of them.
+"""Marker recordings: OpenSim `.trc` and C3D files.
 
-Source: "Marker (.trc) Files" in OpenSim's user's guide (opensimconfluence.atlassian.net): three
-lines of header, names, numbers of the axes, then one line for each frame, all parted by tabs.
+Source of `.trc`: "Marker (.trc) Files" in OpenSim's user's guide (opensimconfluence.atlassian.net):
+three lines of header, names, axis numbers, then one tab-separated line for each frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Posed meshes as files that Blender, MeshLab and viewers in browsers open."""
+"""Posed meshes as `.glb` and `.ply` files."""
 
 from __future__ import annotations
 

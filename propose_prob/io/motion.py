@@ -1,4 +1,4 @@
-"""Motion of a jointed figure, as BVH and ASF/AMC files describe it."""
+"""Motion of a jointed figure, as BVH and ASF/AMC files hold it."""
 
 from __future__ import annotations
 

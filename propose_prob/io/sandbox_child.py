@@ -1,4 +1,4 @@
-"""The program that `_sandbox` runs: reads one untrusted file and writes plain arrays.
+"""The isolated child process of `sandbox`: reads one untrusted file, writes plain arrays.
 
 It runs by its path in Python's isolated mode and imports nothing of this package. The file is its
 standard input; what it holds goes to the standard output, a regular file, as a zip of `.npy`

@@ -1,4 +1,4 @@
-"""Pickles of other people read without running what they say to run.
+"""Restricted unpickler: arrays and containers only, never executes code.
 
 A pickle is a program: it may import any function and call it. Published body models are pickles all
 the same, of arrays and nothing else. `load_pickle` knows by name the few classes that such files

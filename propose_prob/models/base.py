@@ -1,4 +1,4 @@
-"""What every baseline has: the encoder, the units, and keypoints in."""
+"""Base class of the baselines: encoder, units and keypoints in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regression: one residual network, one Gaussian."""
+"""Baselines on the same encoder: regression, mixture density, conditional VAE, diffusion."""
 
 from __future__ import annotations
 

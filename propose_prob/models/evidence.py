@@ -1,4 +1,4 @@
-"""Evidence: 2D keypoints turned into what the networks see."""
+"""Network input features from 2D keypoints."""
 
 from __future__ import annotations
 

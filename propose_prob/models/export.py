@@ -1,4 +1,4 @@
-"""Models as programs that run without this package: `torch.export` and ONNX."""
+"""Export of samplers and point estimators: `torch.export` and ONNX."""
 
 from __future__ import annotations
 

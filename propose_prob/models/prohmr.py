@@ -1,4 +1,4 @@
-"""What a recalibration of a body model reads off the evidence and the model's own estimate."""
+"""ProHMR: evidence to an exact distribution over body pose, with shape and camera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small residual networks whose context part is computed once for each context."""
+"""Residual MLPs whose context part is computed once for each context."""
 
 from __future__ import annotations
 

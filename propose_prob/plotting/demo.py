@@ -1,4 +1,4 @@
-"""The figure of `propose-prob demo`: one detection, its hypotheses from two sides, uncertainty."""
+"""Figure of `propose-prob demo`: a detection, its hypotheses from two sides, uncertainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots of what an evaluation says about a distribution, one function each on matplotlib axes.
+"""Plots of calibration and sharpness on matplotlib axes.
 
 Numbers come in as `propose_prob.evaluation` gives them; lengths go in in metres (or millimetres
 where the report has them so) and are drawn in millimetres.

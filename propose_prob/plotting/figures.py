@@ -1,4 +1,4 @@
-"""Drawing with matplotlib: keypoints on a photo, hypotheses from several sides, spread per joint.
+"""Matplotlib drawing of keypoints, hypotheses and standard deviations.
 
 3D poses are drawn as orthographic views on plain axes: lengths can be compared along any direction,
 which a perspective box of three axes does not allow. matplotlib is imported when a figure is made.

@@ -1,4 +1,4 @@
-"""A body's surface, drawn with matplotlib alone."""
+"""Matplotlib drawing of a body's surface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTML page on which stored poses can be turned, stepped through and compared."""
+"""A self-contained HTML viewer of stored poses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Result files read back: what `lift`, `fuse`, `smooth` and `fit` wrote, as arrays."""
+"""Read result files of `lift`, `fuse`, `smooth` and `fit` as arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distributions over body pose that know nothing but how far joints usually turn."""
+"""Priors over body pose from how far joints usually turn."""
 
 from __future__ import annotations
 

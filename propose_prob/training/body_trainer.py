@@ -1,4 +1,4 @@
-"""Training of ProHMR: likelihood, expectation and mode, on items with and without a 3D body."""
+"""Trainer of ProHMR, on items with and without a 3D body."""
 
 from __future__ import annotations
 

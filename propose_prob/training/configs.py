@@ -1,4 +1,4 @@
-"""Which values a configuration may have: what would train nothing, or end in an error of torch."""
+"""Training configurations, their allowed ranges, and JSON in and out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: phases in turn, average weights, log, checkpoints, resume."""
+"""The training loop: phases, weight averaging, log, checkpoints, resuming."""
 
 from __future__ import annotations
 

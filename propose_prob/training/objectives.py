@@ -1,4 +1,4 @@
-"""The losses of ProPose, one function each, and a proper score as an alternative.
+"""Training losses, one function each.
 
 Shapes: poses are `(B, J, 3)` (any joint set, metres), hypotheses `(L, B, J, 3)`, latents `(B, d)`.
 Each function returns a scalar, the mean over the batch. The paper prints sums over joints; means

@@ -1,4 +1,4 @@
-"""Training in several processes, as `torchrun` starts them: one model, each batch shared out.
+"""Data-parallel training under torchrun.
 
 Every process draws the same whole batch and keeps its own rows, so that data and checkpoints do not
 depend on the number of processes; gradients are averaged before they are clipped and applied.

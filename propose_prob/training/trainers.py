@@ -1,4 +1,4 @@
-"""Algorithm 1 of ProPose: which losses move which parameters."""
+"""Trainers of models over 3D joints: ProPose (Algorithm 1), lifting flow, baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out pairs, the scores a run is watched by, and what is fitted on them at the end."""
+"""Validation sets: scores during training, and what is fitted on them after it."""
 
 from __future__ import annotations
 

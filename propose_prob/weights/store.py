@@ -1,4 +1,4 @@
-"""Models as safetensors files: parameters, buffers and the configuration, never code."""
+"""Save and load models as safetensors: tensors and a configuration, never code."""
 
 from __future__ import annotations
 
