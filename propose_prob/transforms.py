@@ -13,6 +13,21 @@ from torch.distributions import Transform, constraints
 from ._zuko import MonotonicRQSTransform
 from .errors import InputError
 
+__all__ = [
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Chain",
+    "DenseAffine",
+    "DiagonalAffine",
+    "Identity",
+    "Inverse",
+    "LULinear",
+    "Permutation",
+    "SplineCoupling",
+    "VectorTransform",
+    "soft_clamp",
+]
+
 
 def soft_clamp(t: Tensor, alpha: float) -> Tensor:
     r"""Squeezes the real line smoothly into an interval.
