@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from .evidence import (
     weak_to_translation,
 )
 from .lifting_flow import LiftingConfig, LiftingFlow, conditional_base
+from .registry import ENCODERS, resolve
 
 __all__ = ["recalibration_features"]
 
@@ -122,7 +122,7 @@ class ProHMRConfig:
     image: int = 224
 
     def __post_init__(self) -> None:
-        if self.encoder not in ("keypoints", "image", "custom"):
+        if self.encoder not in ("keypoints", *ENCODERS, "custom"):
             raise InputError(
                 f"expected encoder 'keypoints', 'image' or 'custom', got {self.encoder!r}"
             )
@@ -184,10 +184,8 @@ class ProHMR(nn.Module):
                 "expected a module as encoder exactly where config.encoder is 'custom', got "
                 f"{type(encoder).__name__} with {config.encoder!r}"
             )
-        if config.encoder == "image":
-            # An extra that the core does not import: it is looked up where a model asks for it.
-            images = importlib.import_module("propose_prob.images")
-            encoder = images.ImageEncoder(
+        if config.encoder in ENCODERS:
+            encoder = resolve(ENCODERS[config.encoder])(
                 config.backbone,
                 config.context,
                 width=config.backbone_width,

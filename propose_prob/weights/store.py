@@ -26,22 +26,9 @@ from .._shipped import shipped_file
 from ..errors import InputError, short
 from ..io.atomic import atomic_path
 from ..io.files import open_file
-from ..models import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
-from ..models.baselines import DiffusionConfig, MixtureConfig, RegressionConfig, VariationalConfig
-from ..models.lifting_flow import LiftingConfig, LiftingFlow
-from ..models.prohmr import ProHMR, ProHMRConfig
-from ..models.propose import ProPose, ProPoseConfig
+from ..models.registry import STORED
 
 _FORMAT = "propose_prob/1"
-_MODELS: dict[str, tuple[type[nn.Module], type]] = {
-    "ProPose": (ProPose, ProPoseConfig),
-    "LiftingFlow": (LiftingFlow, LiftingConfig),
-    "ProHMR": (ProHMR, ProHMRConfig),
-    "RegressionBaseline": (RegressionBaseline, RegressionConfig),
-    "MixtureDensity": (MixtureDensity, MixtureConfig),
-    "ConditionalVAE": (ConditionalVAE, VariationalConfig),
-    "ScoreDiffusion": (ScoreDiffusion, DiffusionConfig),
-}
 
 #: Numbers in a configuration up to this are taken as they are: not each is the size of a tensor.
 _LEAST = 4096
@@ -167,8 +154,9 @@ def average(models: Sequence[Model]) -> Model:
 def _config(model: nn.Module) -> Any:
     if getattr(model, "is_frozen", False):
         raise TypeError("a frozen model is for inference only: save the model it was made from")
-    if type(model).__name__ not in _MODELS:
-        raise TypeError(f"expected one of {', '.join(_MODELS)}, got {type(model).__name__}")
+    entry = STORED.get(type(model).__name__)
+    if entry is None or type(model) is not entry.model:
+        raise TypeError(f"expected one of {', '.join(STORED)}, got {type(model).__name__}")
     return model.config
 
 
@@ -184,18 +172,17 @@ def _read(path: Path, device: torch.device | str) -> nn.Module:
             f"{path.name}: expected a safetensors file, got a truncated or foreign one "
             f"({short(str(error))})"
         ) from None
-    if metadata.get("format") != _FORMAT or metadata.get("model") not in _MODELS:
+    if metadata.get("format") != _FORMAT or metadata.get("model") not in STORED:
         got = f"{metadata.get('format', 'no format')} {metadata.get('model', '')}".rstrip()
         raise InputError(
-            f"{path.name}: expected a model of this library ({', '.join(_MODELS)}), "
-            f"got {short(got)}"
+            f"{path.name}: expected a model of this library ({', '.join(STORED)}), got {short(got)}"
         )
-    kind, config_type = _MODELS[metadata["model"]]
+    entry = STORED[metadata["model"]]
     try:
-        config = config_type(**json.loads(metadata["config"]))
+        config = entry.config(**json.loads(metadata["config"]))
         _check_sizes(config, tensors)
         with _as_stored(tensors):
-            model = kind(config)
+            model = entry.model(config)
         converted = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         model.load_state_dict(converted)
     # A wrong configuration can fail anywhere in a constructor.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob.cli.train import TrainLifting
+from propose_prob.cli.train import train_command
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.errors import InputError
 from propose_prob.training.checkpoint import read_checkpoint
@@ -35,7 +35,7 @@ CONFIG = {
 
 def _command(folder, out, **more):
     world = folder / "world.npz"
-    return TrainLifting(
+    return train_command("lifting")(
         folder / out, data=str(world), validation=world, config=folder / "config.json", **more
     )
 
