@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..configuration import from_dict, to_dict
 from ..datasets.cmu17 import load_cmu17
 from ..datasets.cmu_body import load_cmu_body
 from ..devices import check_device, set_threads
@@ -23,7 +24,7 @@ from ..errors import InputError
 from ..io.amass import read_amass, read_arrays
 from ..io.atomic import check_outputs, locked, write_text
 from ..models.registry import REGISTRY, ModelEntry, resolve
-from ..training.configs import RunConfig, from_dict, read_config, to_dict
+from ..training.configs import RunConfig, read_config
 from ..training.loop import Trainer, TrainingLoop, ValidationSet, finish
 from ..training.parallel import process_group
 from ..training.simulation import BodySimulator, Simulator
@@ -83,8 +84,18 @@ class TrainCommand(ABC):
     def trainer(self, config: Any) -> tuple[Trainer[Any], ValidationSet]:
         """The training of a new model on this command's data, and the held-out pairs."""
         source, validation = self.sources(config)
-        model = self.entry.model(config.model).to(self.device)
-        return self.entry.trainer(model, config, source, self.device), validation
+        return self.entry.trainer(self.model(config), config, source, self.device), validation
+
+    def model(self, config: Any) -> Any:
+        """A new model.
+
+        Raises:
+            InputError: If sizes and names in its configuration do not go together.
+        """
+        try:
+            return self.entry.model(config.model).to(self.device)
+        except ValueError as error:
+            raise InputError(f"configuration: {error}") from error
 
     def run(self) -> None:
         """Trains, fits on held-out poses what is fitted there, then writes `model.safetensors`.
@@ -112,13 +123,7 @@ class TrainCommand(ABC):
             raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
         self._check_outputs()
         torch.manual_seed(config.seed)
-        try:
-            trainer, validation = self.trainer(config)
-        except InputError:
-            raise
-        # What a model says of sizes and names that do not go together.
-        except ValueError as error:
-            raise InputError(f"configuration: {error}") from error
+        trainer, validation = self.trainer(config)
         run = TrainingLoop(
             trainer,
             validation,

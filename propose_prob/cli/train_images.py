@@ -56,7 +56,7 @@ class TrainOnImages(TrainCommand):
     def trainer(self, config: ImageTrainConfig) -> tuple[ImageTrainer, ImageValidation]:
         """The training of all of a new model, or of what follows its image network."""
         source, validation, body = self._sources(config)
-        model = ProHMR(config.model).to(self.device)
+        model = self.model(config)
         if self.backbone is not None and isinstance(model.encoder, ImageEncoder):
             load_backbone(model.encoder.backbone, self.backbone)
         if config.copies:

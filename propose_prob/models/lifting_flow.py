@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..conditional import PAGD, ConditionalFlow, StandardBase, Standardizer
 from ..conditional.flows import ComposedTransform, glow_stack
+from ..configuration import count, given, number, share
 from ..distributions import FlowDistribution, PoseFlowDistribution, RecalibratedDistribution
 from ..distributions.flow import VectorToJoints
 from ..distributions.recalibration import default_recalibration
@@ -42,17 +43,17 @@ class LiftingConfig:
         'additive'
     """
 
-    joints: int = 17
+    joints: int = given(17)
     base: str = "pagd"
-    clamp: float = 4.0
+    clamp: float = number(4.0, above=0.0)
     coupling: str = "additive"
-    couplings: int = 8
-    flow_width: int = 256
-    flow_blocks: int = 1
-    context: int = 256
-    width: int = 512
-    blocks: int = 2
-    dropout: float = 0.1
+    couplings: int = count(8)
+    flow_width: int = count(256)
+    flow_blocks: int = count(1, low=0)
+    context: int = count(256)
+    width: int = count(512)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class LiftingFlow(nn.Module):

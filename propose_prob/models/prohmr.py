@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..bodies import Body, SkeletonBody
 from ..conditional import ConditionalFlow
 from ..conditional.flows import glow_stack
+from ..configuration import count, given, number, share
 from ..distributions import FlowDistribution, PoseFlowDistribution, PushforwardDistribution
 from ..distributions.flow import VectorToRotations
 from ..distributions.recalibration import BaseRecalibration, reprojection_residual_and_rays
@@ -102,24 +103,24 @@ class ProHMRConfig:
         'pagd'
     """
 
-    joints: int = 24
-    keypoints: int = 17
+    joints: int = given(24)
+    keypoints: int = given(17)
     encoder: str = "keypoints"
     base: str = "pagd"
-    clamp: float = 4.0
+    clamp: float = number(4.0, above=0.0)
     coupling: str = "additive"
-    couplings: int = 4
-    flow_width: int = 320
-    flow_blocks: int = 2
-    context: int = 256
-    width: int = 768
-    blocks: int = 2
-    dropout: float = 0.1
-    shape: int = 10
+    couplings: int = count(4)
+    flow_width: int = count(320)
+    flow_blocks: int = count(2, low=0)
+    context: int = count(256)
+    width: int = count(768)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
+    shape: int = count(10)
     backbone: str = "resnet50"
-    backbone_width: int = 64
+    backbone_width: int = count(64)
     joint_maps: bool = False
-    image: int = 224
+    image: int = count(224)
 
     def __post_init__(self) -> None:
         if self.encoder not in ("keypoints", *ENCODERS, "custom"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, VariationalPILGD
 from ..conditional.flows import coupling_stack
+from ..configuration import count, given, number, share
 from ..distributions import DecodedPoseDistribution, FlowDistribution, RecalibratedDistribution
 from ..distributions.recalibration import default_recalibration
 from ..errors import InputError
@@ -47,23 +48,23 @@ class ProPoseConfig:
         48
     """
 
-    joints: int = 17
-    latent: int = 48
+    joints: int = given(17)
+    latent: int = count(48)
     pilgd: str = "gaussian"
-    pilgd_scale: float = 0.03
-    pilgd_clamp: float = 4.0
+    pilgd_scale: float = number(0.03, above=0.0)
+    pilgd_clamp: float = number(4.0, above=0.0)
     base: str = "pagd"
-    pagd_clamp: float = 4.0
+    pagd_clamp: float = number(4.0, above=0.0)
     coupling: str = "affine"
-    couplings: int = 8
-    flow_width: int = 192
-    flow_clamp: float = 1.0
-    code: int = 128
-    width: int = 512
-    blocks: int = 2
-    decoder_width: int = 256
-    decoder_blocks: int = 1
-    dropout: float = 0.1
+    couplings: int = count(8)
+    flow_width: int = count(192)
+    flow_clamp: float = number(1.0, above=0.0)
+    code: int = count(128)
+    width: int = count(512)
+    blocks: int = count(2, low=0)
+    decoder_width: int = count(256)
+    decoder_blocks: int = count(1, low=0)
+    dropout: float = share(0.1)
 
 
 class PoseDecoder(nn.Module):

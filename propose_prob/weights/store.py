@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import errno
 import json
-import math
 import textwrap
 import threading
 from collections import Counter
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .._shipped import shipped_file
+from ..configuration import check_ranges, from_dict, to_dict
 from ..errors import InputError, short
 from ..io.atomic import atomic_path
 from ..io.files import open_file
@@ -87,7 +87,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         half: Store floating-point tensors as float16, half the size; use is float32 again.
 
     Raises:
-        InputError: If the folder cannot be written to, or `path` is a folder or a device.
+        InputError: If the folder cannot be written to, `path` is a folder or a device, or the
+            model's configuration has a number that `load` would refuse.
         OSError: If there is no such folder, or it is full; an older file stays then.
 
     Example:
@@ -100,6 +101,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         True
     """
     path = Path(path)
+    config = _config(model)
+    check_ranges(config)
     tensors = {}
     for key, value in model.state_dict().items():
         tensor = value.detach().cpu().contiguous()
@@ -107,7 +110,7 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
     metadata = {
         "format": _FORMAT,
         "model": type(model).__name__,
-        "config": json.dumps(dataclasses.asdict(_config(model))),
+        "config": json.dumps(to_dict(config)),
     }
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}", str(path))
@@ -179,7 +182,7 @@ def _read(path: Path, device: torch.device | str) -> nn.Module:
         )
     entry = STORED[metadata["model"]]
     try:
-        config = entry.config(**json.loads(metadata["config"]))
+        config = from_dict(json.loads(metadata["config"]), default=entry.config(), fixed=False)
         _check_sizes(config, tensors)
         with _as_stored(tensors):
             model = entry.model(config)
@@ -206,8 +209,6 @@ def _check_sizes(config: Any, tensors: Mapping[str, Tensor]) -> None:
         value = getattr(config, field.name)
         if isinstance(value, int) and value > most:
             raise InputError(f"{field.name} is above {most}, the largest size that is stored")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{field.name} is not finite")
 
 
 @contextmanager

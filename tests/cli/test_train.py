@@ -7,18 +7,12 @@ import pytest
 import torch
 
 from propose_prob.cli.train import read_world, train_command
+from propose_prob.configuration import from_dict, to_dict
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.errors import InputError
 from propose_prob.models import LiftingFlow, ProPose
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
-from propose_prob.training.configs import (
-    LiftingTrainConfig,
-    RunConfig,
-    TrainConfig,
-    from_dict,
-    read_config,
-    to_dict,
-)
+from propose_prob.training.configs import LiftingTrainConfig, RunConfig, TrainConfig, read_config
 from propose_prob.training.loop import Trainer, TrainingLoop, finish
 from propose_prob.training.simulation import Simulator
 from propose_prob.training.trainers import LiftingTrainer, ProPoseTrainer

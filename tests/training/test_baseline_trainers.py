@@ -10,13 +10,10 @@ import torch
 from torch import nn
 
 from propose_prob.cli.train import train_command
+from propose_prob.configuration import from_dict, to_dict
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.models.evidence import Evidence
 from propose_prob.models.registry import REGISTRY
-from propose_prob.training.configs import (
-    from_dict,
-    to_dict,
-)
 from propose_prob.training.loop import TrainingLoop, finish
 from propose_prob.training.simulation import Simulator
 from propose_prob.training.trainers import (
