@@ -56,7 +56,7 @@ class ImageTrainConfig(BodyRunConfig):
         copies: 0 trains everything. Otherwise the image network rests: it looks once at so many
             augmented copies of every image, and only what follows it is trained, on what it saw.
         distil: Of these steps the first so many, in which contexts learn to be those of a keypoint
-            model (`image_distribution.DistributionTrainer`).
+            model (`FrozenBackboneTrainer`).
         precision: Of the image encoder's products: `"float32"`, or `"bfloat16"` where the hardware
             has them.
         model: Sizes and variants of the model.
@@ -398,7 +398,7 @@ class FrozenBackboneTrainer(ImageTrainer):
         return values
 
     def _distil(self) -> dict[str, float]:
-        pairs = self._draw()
+        pairs = self._batch()
         wanted, known = self._teach(pairs)
         error = (self._context(pairs) - wanted).square().mean(-1)
         loss = objectives.masked_mean(error, known)

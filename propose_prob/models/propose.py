@@ -184,6 +184,7 @@ class ProPose(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> DecodedPoseDistribution | RecalibratedDistribution:
         """The distribution of the 3D pose given 2D keypoints.
 
@@ -194,11 +195,12 @@ class ProPose(nn.Module):
             focal: Focal length in the unit of `p2d`, a number or `(...)`. Where it is known, people
                 off the image centre are rectified; left out, the angle stays uncertain.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+            recalibrated: Whether what was fitted on held-out data is applied, where the model's
+                `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
             A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
-            camera axes (x right, y down, z forward). Recalibrated, where the model's `calibration`
-            is fitted and `calibration.enabled`.
+            camera axes (x right, y down, z forward).
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
@@ -213,6 +215,8 @@ class ProPose(nn.Module):
             center=center,
         )
         distribution = self.distribution(evidence)
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
