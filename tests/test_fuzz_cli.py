@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from propose_prob.cli import main
+from propose_prob.configuration import from_dict, to_dict
 from propose_prob.errors import InputError
 from propose_prob.geometry.skeletons import H36M_17
 from propose_prob.images.training import ImageTrainConfig
@@ -27,8 +28,6 @@ from propose_prob.training.configs import (
     RegressionTrainConfig,
     TrainConfig,
     VariationalTrainConfig,
-    from_dict,
-    to_dict,
 )
 from propose_prob.weights import save
 

@@ -20,6 +20,7 @@ ALLOWED = {
     "_path": set(),
     "_shipped": {"errors", "io"},
     "devices": {"errors"},
+    "configuration": {"errors"},
     "geometry": {"errors"},
     "nn": {"errors"},
     "io": {"errors", "geometry"},
@@ -30,21 +31,21 @@ ALLOWED = {
     "bodies": FOUNDATION | {"geometry"},
     "datasets": FOUNDATION | {"geometry", "bodies"},
     "models": {"errors", "geometry", "nn", "transforms", "distributions", "conditional", "bodies"}
-    | {"io", "_shipped"},
-    "weights": FOUNDATION | {"models"},
+    | {"configuration", "io", "_shipped"},
+    "weights": FOUNDATION | {"configuration", "models"},
     "inference": FOUNDATION | {"geometry", "transforms", "distributions", "results"},
     "evaluation": FOUNDATION | {"geometry", "transforms", "distributions", "datasets", "inference"},
     "plotting": FOUNDATION | {"geometry", "distributions", "bodies", "evaluation", "results"},
     "training": FOUNDATION
     | {"devices", "geometry", "nn", "transforms", "distributions", "conditional", "bodies"}
-    | {"models", "datasets", "evaluation", "weights"},
+    | {"configuration", "models", "datasets", "evaluation", "weights"},
     "tasks": FOUNDATION
     | {"geometry", "distributions", "conditional", "bodies", "models", "inference", "results"}
     | {"weights"},
     # An extra: whatever it needs, and nothing of the core needs it.
     "images": FOUNDATION
     | {"devices", "geometry", "nn", "distributions", "bodies", "models", "datasets", "training"}
-    | {"plotting", "evaluation", "weights"},
+    | {"configuration", "plotting", "evaluation", "weights"},
 }
 COMMANDS = {"cli", "__main__", "__init__"}
 

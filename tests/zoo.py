@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ from propose_prob.models.baselines import (
 )
 from propose_prob.models.discriminators import PoseDiscriminator
 from propose_prob.models.evidence import Evidence
+from propose_prob.models.registry import REGISTRY, STORED, ModelEntry
 from propose_prob.nn import ResidualMLP
 from propose_prob.transforms import (
     Chain,
@@ -511,6 +513,27 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "cvae": lambda: small_baseline("cvae"),
     "diffusion": lambda: small_baseline("diffusion"),
     "discriminator": lambda: perturbed(PoseDiscriminator(9, 14, code=4, width=16)),
+}
+
+
+def small_model(entry: ModelEntry) -> nn.Module:
+    """A small model of the registry with random weights: 3 joints, no dropout."""
+    default = entry.config()
+    small: dict[str, object] = {
+        each.name: min(value, 8)
+        for each in fields(default)
+        if type(value := getattr(default, each.name)) is int
+    }
+    fixed = {"joints": 3, "keypoints": 3, "dropout": 0.0}
+    small |= {name: value for name, value in fixed.items() if hasattr(default, name)}
+    return perturbed(entry.model(replace(default, **small)), scale=0.5)
+
+
+# A model is in the zoo as soon as it is in the registry.
+MODELS |= {
+    name: partial(small_model, entry)
+    for name, entry in REGISTRY.items()
+    if name not in MODELS and entry in STORED.values()
 }
 
 

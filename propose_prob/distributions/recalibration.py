@@ -270,9 +270,6 @@ class BaseRecalibration(nn.Module):
     and too unsure of clear ones is put right, and how badly the mode reprojects onto the keypoints,
     a guess of the detector's noise (in log). Density and mode stay exact, and the mode where it is.
 
-    Attributes:
-        enabled: Set to False to get distributions as they were trained.
-
     Example:
         >>> BaseRecalibration().fitted
         False
@@ -288,7 +285,6 @@ class BaseRecalibration(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enabled = True
         self.register_buffer("log_temperature", torch.zeros(()))
         self.register_buffer("slopes", torch.zeros(len(self.FEATURES)))
 
@@ -300,14 +296,11 @@ class BaseRecalibration(nn.Module):
     @property
     def fitted(self) -> bool:
         """Whether anything differs from the identity."""
-        return bool(self.log_temperature.any() or self.slopes.any())
-
-    @property
-    def active(self) -> bool:
-        """Whether distributions are changed: fitted and `enabled`."""
         # An exported program cannot branch on numbers; unfitted ones leave the distribution as it
         # is.
-        return self.enabled and (torch.compiler.is_compiling() or self.fitted)
+        if torch.compiler.is_compiling():
+            return True
+        return bool(self.log_temperature.any() or self.slopes.any())
 
     def forward(self, distribution: PoseFlowDistribution, features: Tensor) -> PoseFlowDistribution:
         """The recalibrated distribution.
@@ -403,9 +396,6 @@ class Recalibration(nn.Module):
             `joint_groups`.
         parents: Parent of each joint, -1 for the root; without it builds cannot be told apart.
 
-    Attributes:
-        enabled: Set to False to get distributions as they were trained.
-
     Raises:
         InputError: If a joint is in no group or in two, or has no parent.
 
@@ -449,7 +439,6 @@ class Recalibration(nn.Module):
             raise InputError(f"expected each joint of 0..{joints - 1} in one group, got {groups}")
         if parents is not None and len(parents) != joints:
             raise InputError(f"expected {joints} parents, one of each joint, got {len(parents)}")
-        self.enabled = True
         self.parents = None if parents is None else tuple(parents)
         group_of = torch.empty(joints, dtype=torch.long)
         for number, group in enumerate(groups):
@@ -488,7 +477,7 @@ class Recalibration(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> Any:
-        """Recalibrate a distribution; unchanged if nothing is fitted or this is not `enabled`.
+        """Recalibrate a distribution; unchanged if nothing is fitted.
 
         Args:
             distribution: Distribution of the poses given the evidence, event shape `(J, 3)`.
@@ -497,7 +486,7 @@ class Recalibration(nn.Module):
             focal: As the model was given it.
             center: As the model was given it.
         """
-        if not (self.enabled and self.fitted):
+        if not self.fitted:
             return distribution
         distribution = self.with_noise(distribution)
         centre = point_estimate_of(distribution)

@@ -20,6 +20,7 @@ from ..distributions.recalibration import (
 )
 from ..errors import InputError
 from ..geometry.skeletons import H36M_17, Skeleton
+from .benchmark import conditional_of
 from .calibration import CalibrationCurve
 from .conditions import Condition, Prepared, prepare
 from .metrics import mpjpe
@@ -187,7 +188,7 @@ def recalibrate_base(
         model: Has `conditional` over poses `(J, 3)`, distributions of joints of a posed body
             (`propose_prob.models.ProHMRJoints`).
         inner: The body model behind it, with a `BaseRecalibration` as `calibration`, whose numbers
-            are replaced, and `told`, which gives its features.
+            are replaced, and `recalibration_features`.
         val: Held-out sets with intrinsics, never test data.
         skeleton: Joint set of the poses.
         samples: Samples of each item at each temperature.
@@ -237,7 +238,7 @@ def _scores(
     """Relative scores `(K, B)` at the temperatures, and features `(B, F)`."""
     free = [j for j in range(item.target.shape[1]) if bool(item.target[:, j].any())]
     item = replace(item, target=item.target[:, free])
-    calibration, told = inner.calibration, inner.told
+    calibration = inner.calibration
 
     def draw(log: float) -> tuple[Tensor, Any]:
         calibration.log_temperature.fill_(log)
@@ -258,7 +259,9 @@ def _scores(
         unit = plain[..., 0].mean(0).clamp_min(1e-6)
         drawn = (_distance(draw(log)[0], centre) for log in _LOGS)
         rows = [(crps(distance, true)[..., 0] / unit).mean(-1) for distance in drawn]
-        features = told(item.p2d, item.confidence, focal=item.told_focal, center=item.told_center)
+        features = inner.recalibration_features(
+            item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
+        )
     finally:
         calibration.reset()
     return torch.stack(rows), features
@@ -300,7 +303,7 @@ class RecalibratedModel(nn.Module):
 
     Args:
         model: Has `conditional` over poses `(J, 3)`.
-        calibration: What was fitted; `calibration.enabled = False` switches it off.
+        calibration: What was fitted.
 
     Example:
         >>> from propose_prob.distributions.recalibration import joint_groups
@@ -324,10 +327,13 @@ class RecalibratedModel(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> Any:
         """The model's distribution, recalibrated; arguments and errors are the model's."""
         conditional: Any = self.model.conditional
         distribution = conditional(p2d, confidence, focal=focal, center=center)
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
@@ -482,23 +488,19 @@ def recalibrate(
     fitted.reset()
     if familiar is not None:
         fitted.learn_builds(familiar)
-    fitted.enabled = False
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            few = [replace(run, batch_size=_NOISE_BATCH) for run in runs]
-            nll = _fit_noise(fitted, few, noise_pairs)
-            draws = []
-            for run in runs:
-                if progress is not None:
-                    progress(run.name)
-                draws.append(_draw(run, fitted, samples))
-            before = {draw.name: _honesty(draw, None) for draw in draws}
-            with torch.enable_grad():
-                fit_factors(fitted, draws)
-            after = {draw.name: _honesty(draw, fitted) for draw in draws}
-    finally:
-        fitted.enabled = True
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        few = [replace(run, batch_size=_NOISE_BATCH) for run in runs]
+        nll = _fit_noise(fitted, few, noise_pairs)
+        draws = []
+        for run in runs:
+            if progress is not None:
+                progress(run.name)
+            draws.append(_draw(run, fitted, samples))
+        before = {draw.name: _honesty(draw, None) for draw in draws}
+        with torch.enable_grad():
+            fit_factors(fitted, draws)
+        after = {draw.name: _honesty(draw, fitted) for draw in draws}
     return RecalibrationReport(result, fitted, samples, before, after, nll)
 
 
@@ -518,7 +520,8 @@ class _Evaluation:
         return f"{self.data.split} {self.data.keypoints}, {self.condition.describe()}"
 
     def distribution(self, item: Prepared) -> Any:
-        return self.model.conditional(
+        conditional = conditional_of(self.model, recalibrated=False)
+        return conditional(
             item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
 

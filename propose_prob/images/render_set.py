@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..configuration import from_dict, to_dict
 from ..errors import InputError
 from ..io.amass import read_arrays
 from ..io.archives import map_npy
@@ -57,7 +58,7 @@ def render_set(
         raise InputError(f"expected a count of at least 1, got {count}")
     target = Path(folder) / config.split
     target.mkdir(parents=True, exist_ok=True)
-    wanted = {"format": _FORMAT, **json.loads(json.dumps(dataclasses.asdict(config)))}
+    wanted = {"format": _FORMAT, **to_dict(config)}
     stored = _read_config(target) if (target / "config.json").exists() else None
     if stored is not None and stored != wanted:
         changed = sorted(key for key in wanted if wanted[key] != stored.get(key))
@@ -135,11 +136,8 @@ def load_renders(folder: str | Path, split: str = "train") -> RenderSet:
     stored = _read_config(target)
     stored.pop("format")
     try:
-        known: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()
-        }
-        config = RenderConfig(**known)
-    except TypeError as error:
+        config = from_dict(stored, default=RenderConfig())
+    except InputError as error:
         raise InputError(f"{target / 'config.json'}: not of a set of renders ({error})") from None
     images, truths = [], []
     shard = 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..bodies.open_body import load_open_body
+from ..configuration import check_ranges, count, pair, share
 from ..datasets.cmu_body import load_cmu_body
 from ..errors import InputError
 from ..geometry.camera import project
@@ -46,24 +47,18 @@ class RenderConfig:
     """
 
     split: str = "train"
-    seed: int = 0
-    size: int = 128
-    occluded: float = 0.35
-    mix: float = 0.0
-    distance: tuple[float, float] = (2.5, 8.0)
-    pitch: tuple[float, float] = (-18.0, 4.0)
-    wide: float = 0.1
+    seed: int = count(0, low=0, long=True)
+    size: int = count(128, low=32, high=1024)
+    occluded: float = share(0.35)
+    mix: float = share(0.0)
+    distance: tuple[float, float] = pair((2.5, 8.0), low=1.0, high=1000.0)
+    pitch: tuple[float, float] = pair((-18.0, 4.0), low=-90.0, high=90.0)
+    wide: float = share(0.1)
 
     def __post_init__(self) -> None:
         if self.split not in _SPLITS:
             raise InputError(f"expected a split of {', '.join(_SPLITS)}, got {self.split!r}")
-        if not 32 <= self.size <= 1024:
-            raise InputError(f"expected images of 32 to 1024 pixels, got size {self.size}")
-        for name in ("occluded", "mix", "wide"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"expected {name} in 0..1, got {getattr(self, name)}")
-        if not 1 <= self.distance[0] <= self.distance[1]:
-            raise InputError(f"expected distances from 1 m on, nearest first, got {self.distance}")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, eq=False)

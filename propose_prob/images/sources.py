@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from ..configuration import number, share
 from ..geometry.rotations import matrix_from_axis_angle
 from ..geometry.skeletons import H36M_17
 from ..training.simulation import mirror_theta
@@ -109,13 +110,13 @@ class AugmentConfig:
         grey: Probability of an image without colours.
     """
 
-    mirror: float = 0.5
-    scale: float = 0.08
-    shift: float = 0.03
-    roll: float = 8.0
-    colour: float = 0.1
-    contrast: float = 0.15
-    grey: float = 0.1
+    mirror: float = share(0.5)
+    scale: float = number(0.08)
+    shift: float = number(0.03)
+    roll: float = number(8.0)
+    colour: float = number(0.1)
+    contrast: float = number(0.15)
+    grey: float = share(0.1)
 
 
 def augment(batch: ImageBatch, config: AugmentConfig, generator: torch.Generator) -> ImageBatch:

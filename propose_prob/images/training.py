@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..bodies import Body, MeshBody
+from ..configuration import count, number
 from ..errors import InputError
 from ..geometry.rotations import matrix_from_6d
 from ..models.evidence import Evidence, keypoint_evidence
@@ -40,11 +41,11 @@ class ImageLossConfig(BodyLossConfig):
         maps: Cross-entropy of its maps.
     """
 
-    mode2d: float = 0.6
-    sample2d: float = 0.3
-    samples: int = 2
-    keypoints: float = 2.0
-    maps: float = 0.5
+    mode2d: float = number(0.6)
+    sample2d: float = number(0.3)
+    samples: int = count(2)
+    keypoints: float = number(2.0)
+    maps: float = number(0.5)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ImageTrainConfig(BodyRunConfig):
         copies: 0 trains everything. Otherwise the image network rests: it looks once at so many
             augmented copies of every image, and only what follows it is trained, on what it saw.
         distil: Of these steps the first so many, in which contexts learn to be those of a keypoint
-            model (`image_distribution.DistributionTrainer`).
+            model (`FrozenBackboneTrainer`).
         precision: Of the image encoder's products: `"float32"`, or `"bfloat16"` where the hardware
             has them.
         model: Sizes and variants of the model.
@@ -63,9 +64,9 @@ class ImageTrainConfig(BodyRunConfig):
         augment: What varies in the images.
     """
 
-    batch_size: int = 64
-    copies: int = 0
-    distil: int = 0
+    batch_size: int = count(64)
+    copies: int = count(0, low=0)
+    distil: int = count(0, low=0)
     precision: str = "float32"
     model: ProHMRConfig = field(
         default_factory=lambda: ProHMRConfig(
@@ -397,7 +398,7 @@ class FrozenBackboneTrainer(ImageTrainer):
         return values
 
     def _distil(self) -> dict[str, float]:
-        pairs = self._draw()
+        pairs = self._batch()
         wanted, known = self._teach(pairs)
         error = (self._context(pairs) - wanted).square().mean(-1)
         loss = objectives.masked_mean(error, known)

@@ -18,6 +18,7 @@ from ..conditional import (
     Standardizer,
     VariationalPILGD,
 )
+from ..configuration import count, given, number, share
 from ..distributions import (
     DecodedPoseDistribution,
     DiffusionPoseDistribution,
@@ -49,10 +50,10 @@ class RegressionConfig:
         17
     """
 
-    joints: int = 17
-    width: int = 640
-    blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class RegressionBaseline(KeypointModel[PoseFlowDistribution]):
@@ -114,12 +115,12 @@ class MixtureConfig:
         3
     """
 
-    joints: int = 17
-    kernels: int = 5
-    clamp: float = 4.0
-    width: int = 640
-    blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    kernels: int = count(5)
+    clamp: float = number(4.0, above=0.0)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
@@ -195,15 +196,15 @@ class VariationalConfig:
         16
     """
 
-    joints: int = 17
-    latent: int = 32
-    clamp: float = 4.0
-    context: int = 256
-    width: int = 640
-    blocks: int = 2
-    decoder_width: int = 256
-    decoder_blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    latent: int = count(32)
+    clamp: float = number(4.0, above=0.0)
+    context: int = count(256)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    decoder_width: int = count(256)
+    decoder_blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
@@ -310,16 +311,16 @@ class DiffusionConfig:
         8
     """
 
-    joints: int = 17
-    steps: int = 16
-    largest: float = 10.0
-    smallest: float = 0.01
-    context: int = 256
-    width: int = 640
-    blocks: int = 2
-    denoiser_width: int = 384
-    denoiser_blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    steps: int = count(16)
+    largest: float = number(10.0, above=0.0)
+    smallest: float = number(0.01, above=0.0, at_most="largest")
+    context: int = count(256)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    denoiser_width: int = count(384)
+    denoiser_blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):

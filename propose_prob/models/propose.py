@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, VariationalPILGD
 from ..conditional.flows import coupling_stack
+from ..configuration import count, given, number, share
 from ..distributions import DecodedPoseDistribution, FlowDistribution, RecalibratedDistribution
 from ..distributions.recalibration import default_recalibration
 from ..errors import InputError
@@ -47,23 +48,23 @@ class ProPoseConfig:
         48
     """
 
-    joints: int = 17
-    latent: int = 48
+    joints: int = given(17)
+    latent: int = count(48)
     pilgd: str = "gaussian"
-    pilgd_scale: float = 0.03
-    pilgd_clamp: float = 4.0
+    pilgd_scale: float = number(0.03, above=0.0)
+    pilgd_clamp: float = number(4.0, above=0.0)
     base: str = "pagd"
-    pagd_clamp: float = 4.0
+    pagd_clamp: float = number(4.0, above=0.0)
     coupling: str = "affine"
-    couplings: int = 8
-    flow_width: int = 192
-    flow_clamp: float = 1.0
-    code: int = 128
-    width: int = 512
-    blocks: int = 2
-    decoder_width: int = 256
-    decoder_blocks: int = 1
-    dropout: float = 0.1
+    couplings: int = count(8)
+    flow_width: int = count(192)
+    flow_clamp: float = number(1.0, above=0.0)
+    code: int = count(128)
+    width: int = count(512)
+    blocks: int = count(2, low=0)
+    decoder_width: int = count(256)
+    decoder_blocks: int = count(1, low=0)
+    dropout: float = share(0.1)
 
 
 class PoseDecoder(nn.Module):
@@ -183,6 +184,7 @@ class ProPose(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> DecodedPoseDistribution | RecalibratedDistribution:
         """The distribution of the 3D pose given 2D keypoints.
 
@@ -193,11 +195,12 @@ class ProPose(nn.Module):
             focal: Focal length in the unit of `p2d`, a number or `(...)`. Where it is known, people
                 off the image centre are rectified; left out, the angle stays uncertain.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+            recalibrated: Whether what was fitted on held-out data is applied, where the model's
+                `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
             A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
-            camera axes (x right, y down, z forward). Recalibrated, where the model's `calibration`
-            is fitted and `calibration.enabled`.
+            camera axes (x right, y down, z forward).
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
@@ -212,6 +215,8 @@ class ProPose(nn.Module):
             center=center,
         )
         distribution = self.distribution(evidence)
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional

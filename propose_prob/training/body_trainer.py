@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from ..models.evidence import Evidence, camera_in_keypoints, keypoint_evidence, 
 from ..models.prohmr import ProHMR
 from . import objectives
 from .configs import BodyRunConfig, BodyTrainConfig
+from .parallel import SharedTrainer
 from .simulation import BodyBatch, BodySimulator
 
 
@@ -73,7 +74,7 @@ def prepare_bodies(batch: BodyBatch, known: Tensor, has_body: Tensor) -> BodyPai
     )
 
 
-class BodyTrainer(ABC):
+class BodyTrainer(SharedTrainer):
     """One training state: model, discriminator, optimisers and random generator.
 
     Args:
@@ -97,6 +98,7 @@ class BodyTrainer(ABC):
         *,
         body: Body,
     ) -> None:
+        super().__init__()
         self.model = model
         self.config = config
         self.body = body.to(device)
@@ -142,7 +144,7 @@ class BodyTrainer(ABC):
         Raises:
             FloatingPointError: If the loss is no longer finite.
         """
-        pairs = self._draw()
+        pairs = self._batch()
         losses, fake = self.losses(pairs)
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..configuration import to_dict
 from ..distributions.recalibration import BaseRecalibration, Recalibration
 from ..errors import InputError
 from ..io.atomic import write_text
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
-from .configs import RunConfig, to_dict
+from .configs import RunConfig
 from .parallel import Processes
 from .validation import Scores
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from ..devices import environment_number, launched_as
 from ..errors import InputError
 
-__all__ = ["Processes", "launched", "process_group"]
+__all__ = ["Processes", "SharedTrainer", "launched", "process_group"]
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Processes:
         """Makes a trainer that is prepared train together with those of the other processes.
 
         Args:
-            trainer: A `Trainer` that draws its batches with `_draw`.
+            trainer: A `Trainer` that takes its rows of each batch (`SharedTrainer`).
 
         Raises:
             InputError: If its batches cannot be shared out evenly.
@@ -64,13 +67,15 @@ class Processes:
             raise InputError(
                 f"batch_size {size} cannot be shared out evenly to {self.count} processes"
             )
-        draw, rows = trainer._draw, slice(self.rank, size, self.count)
-        trainer._draw = lambda: _rows(draw(), rows, size)
         for part in trainer.parts().values():
             if isinstance(part, nn.Module):
                 for tensor in part.state_dict().values():
                     dist.broadcast(tensor, 0)
                 _Averager(part, self.count)
+
+    def rows(self, batch: Batch, size: int) -> Batch:
+        """This process's rows of a batch: of each of its tensors of that many rows."""
+        return batch if self.count == 1 else _rows(batch, slice(self.rank, size, self.count), size)
 
     def reseed(self, seed: int, step: int) -> None:
         """Gives dropout and sampling of the processes other than the first their own numbers."""
@@ -93,6 +98,28 @@ class Processes:
         """Until all processes are here."""
         if self.count > 1:
             dist.barrier()
+
+
+class SharedTrainer(ABC):
+    """A trainer whose batches all processes draw alike, each to train on its own rows.
+
+    Attributes:
+        config: The run.
+        processes: Those of the group that there is when the trainer is made.
+    """
+
+    config: Any
+
+    def __init__(self) -> None:
+        self.processes = Processes.current()
+
+    @abstractmethod
+    def _draw(self) -> Any:
+        """The next batch, the same in every process."""
+
+    def _batch(self) -> Any:
+        """This process's rows of the next batch."""
+        return self.processes.rows(self._draw(), self.config.batch_size)
 
 
 class _Averager:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..bodies import SkeletonBody
+from ..configuration import number, pair, share
 from ..geometry.rotations import matrix_from_axis_angle
 from ..geometry.skeletons import H36M_17, SMPL_24
 
@@ -63,25 +64,25 @@ class SimulatorConfig:
         0.1
     """
 
-    mirror: float = 0.5
-    mix: float = 0.25
-    bend: float = 0.25
-    bend_angle: float = 6.0
-    build: float = 0.5
-    bone_sd: float = 0.05
-    side_sd: float = 0.02
-    size_sd: float = 0.03
-    distance: tuple[float, float] = (2.5, 8.0)
-    pitch: tuple[float, float] = (-18.0, 4.0)
-    off_axis: tuple[float, float] = (5.0, 3.0)
-    wide: float = 0.15
-    noisy: float = 0.5
-    noise_px: float = 5.0
-    focal_px: float = 1145.0
-    outlier: float = 0.05
-    outlier_px: float = 40.0
-    swap: float = 0.02
-    missing: float = 0.35
+    mirror: float = share(0.5)
+    mix: float = share(0.25)
+    bend: float = share(0.25)
+    bend_angle: float = number(6.0)
+    build: float = share(0.5)
+    bone_sd: float = number(0.05)
+    side_sd: float = number(0.02)
+    size_sd: float = number(0.03)
+    distance: tuple[float, float] = pair((2.5, 8.0), low=0.1, high=1000.0)
+    pitch: tuple[float, float] = pair((-18.0, 4.0), low=-90.0, high=90.0)
+    off_axis: tuple[float, float] = pair((5.0, 3.0), low=0.0, high=80.0, ordered=False)
+    wide: float = share(0.15)
+    noisy: float = share(0.5)
+    noise_px: float = number(5.0)
+    focal_px: float = number(1145.0, above=0.0)
+    outlier: float = share(0.05)
+    outlier_px: float = number(40.0)
+    swap: float = share(0.02)
+    missing: float = share(0.35)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from ..models.lifting_flow import LiftingFlow
 from ..models.propose import ProPose
 from . import objectives
 from .configs import TrainConfig
+from .parallel import SharedTrainer
 from .simulation import Simulator
 
 
@@ -58,7 +59,7 @@ def prepare(p2d: Tensor, confidence: Tensor, p3d: Tensor, known: Tensor) -> Pair
     )
 
 
-class ProPoseTrainer:
+class ProPoseTrainer(SharedTrainer):
     """One training state: model, discriminator, optimisers and random generators.
 
     Args:
@@ -82,6 +83,7 @@ class ProPoseTrainer:
         simulator: Simulator,
         device: torch.device | str = "cpu",
     ) -> None:
+        super().__init__()
         self.model = model
         self.config = config
         self.simulator = simulator
@@ -155,7 +157,7 @@ class ProPoseTrainer:
 
     def step1(self) -> dict[str, float]:
         """One batch of phase 1: recon3D, the gated bidirectional loss, the adversarial part."""
-        pairs = self._draw()
+        pairs = self._batch()
         self._freeze("phase2", True)
         losses = self._generator_losses(pairs)
         self._update(torch.stack(list(losses.values())).sum(), self.optimiser1, "phase1")
@@ -166,7 +168,7 @@ class ProPoseTrainer:
 
     def step2(self) -> dict[str, float]:
         """One batch of phase 2: recon2D, NLL and mode-to-mode; w and mu_3D are detached."""
-        pairs = self._draw()
+        pairs = self._batch()
         with torch.no_grad():
             pilgd = self.model.embed(pairs.joints, pairs.features)
             w, mu = pilgd.sample(), pilgd.mean
@@ -176,7 +178,7 @@ class ProPoseTrainer:
 
     def step_end_to_end(self) -> dict[str, float]:
         """One batch in which all parameters move together (Table 6)."""
-        pairs = self._draw()
+        pairs = self._batch()
         losses = self._generator_losses(pairs)
         pilgd = self.model.embed(pairs.joints, pairs.features)
         losses |= self._flow_losses(pairs, pilgd.rsample(), pilgd.mean)
@@ -281,7 +283,7 @@ class ProPoseTrainer:
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class SingleTrainer(ABC, Generic[Model]):
+class SingleTrainer(SharedTrainer, Generic[Model]):
     """One training state: model, optimiser and random generator.
 
     Args:
@@ -301,6 +303,7 @@ class SingleTrainer(ABC, Generic[Model]):
         simulator: Simulator,
         device: torch.device | str = "cpu",
     ) -> None:
+        super().__init__()
         self.model = model
         self.config = config
         self.simulator = simulator
@@ -347,7 +350,7 @@ class SingleTrainer(ABC, Generic[Model]):
         Raises:
             FloatingPointError: If they are not finite.
         """
-        losses = self.losses(self._draw())
+        losses = self.losses(self._batch())
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")

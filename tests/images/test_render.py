@@ -158,9 +158,9 @@ def test_broken_sets_are_named(folder, tmp_path):
     ("options", "message"),
     [
         ({"split": "test"}, "split of train"),
-        ({"size": 8}, "32 to 1024"),
-        ({"occluded": 1.5}, "occluded in 0..1"),
-        ({"distance": (5.0, 2.0)}, "nearest first"),
+        ({"size": 8}, "size must be 32 to 1024, got 8"),
+        ({"occluded": 1.5}, "occluded must be 0 to 1, got 1.5"),
+        ({"distance": (5.0, 2.0)}, "distance must be 1 to 1000, the smaller first"),
     ],
 )
 def test_wrong_configurations_are_named(options, message):

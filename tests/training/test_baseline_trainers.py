@@ -9,25 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from propose_prob.cli.train import TrainDiffusion, TrainMixture, TrainRegression, TrainVariational
+from propose_prob.cli.train import train_command
+from propose_prob.configuration import from_dict, to_dict
 from propose_prob.datasets.cmu17 import load_cmu17
-from propose_prob.models import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
 from propose_prob.models.evidence import Evidence
-from propose_prob.training.configs import (
-    DiffusionTrainConfig,
-    MixtureTrainConfig,
-    RegressionTrainConfig,
-    VariationalTrainConfig,
-    from_dict,
-    to_dict,
-)
+from propose_prob.models.registry import REGISTRY
 from propose_prob.training.loop import TrainingLoop, finish
 from propose_prob.training.simulation import Simulator
 from propose_prob.training.trainers import (
-    DiffusionTrainer,
-    LikelihoodTrainer,
     SingleTrainer,
-    VariationalTrainer,
 )
 from propose_prob.training.validation import Validation
 from propose_prob.weights.store import load
@@ -35,32 +25,23 @@ from propose_prob.weights.store import load
 TINY = {"steps": 12, "batch_size": 8, "validate": 4}
 ENCODER = {"width": 16, "blocks": 1}
 
-KINDS = {
-    "regression": (
-        RegressionTrainConfig, RegressionBaseline, LikelihoodTrainer, TrainRegression, {},
-    ),
-    "mixture": (
-        MixtureTrainConfig, MixtureDensity, LikelihoodTrainer, TrainMixture, {"kernels": 2},
-    ),
-    "cvae": (
-        VariationalTrainConfig, ConditionalVAE, VariationalTrainer, TrainVariational,
-        {"latent": 4, "context": 8, "decoder_width": 8, "decoder_blocks": 1},
-    ),
-    "diffusion": (
-        DiffusionTrainConfig, ScoreDiffusion, DiffusionTrainer, TrainDiffusion,
-        {"steps": 4, "context": 8, "denoiser_width": 8, "denoiser_blocks": 1},
-    ),
-}  # fmt: skip
+#: Sizes of a small model, by name in the registry.
+KINDS: dict[str, dict[str, int]] = {
+    "regression": {},
+    "mixture": {"kernels": 2},
+    "cvae": {"latent": 4, "context": 8, "decoder_width": 8, "decoder_blocks": 1},
+    "diffusion": {"steps": 4, "context": 8, "denoiser_width": 8, "denoiser_blocks": 1},
+}
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def make_trainer(kind: str, **changes: object) -> SingleTrainer:
-    config_type, model_type, trainer_type, _, sizes = KINDS[kind]
-    config = from_dict({**TINY, "model": {**ENCODER, **sizes}, **changes}, default=config_type())
+    entry, sizes = REGISTRY[kind], KINDS[kind]
+    config = from_dict({**TINY, "model": {**ENCODER, **sizes}, **changes}, default=entry.run())
     simulator = Simulator(load_cmu17("val").world[::40], config.simulator)
     torch.manual_seed(config.seed)
-    return trainer_type(model_type(config.model), config, simulator)
+    return entry.trainer(entry.model(config.model), config, simulator)
 
 
 def make_run(folder: Path, kind: str, **changes: object) -> TrainingLoop:
@@ -124,12 +105,11 @@ def test_either_loss_may_be_left_out(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["mixture", "cvae"])
 def test_command_trains_and_writes_a_model(tmp_path: Path, kind: str) -> None:
-    *_, command_type, sizes = KINDS[kind]
     trainer = make_trainer(kind, steps=2, validate=2)
     world = trainer.simulator.pose.numpy()
     np.savez(tmp_path / "own.npz", world=world)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(trainer.config)))
-    command = command_type(
+    command = train_command(kind)(
         out=tmp_path / "out",
         data=str(tmp_path / "own.npz"),
         validation=tmp_path / "own.npz",

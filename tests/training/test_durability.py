@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from propose_prob.cli import main
-from propose_prob.cli.train import TrainLifting
+from propose_prob.cli.train import train_command
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.devices import launched_as
 from propose_prob.errors import InputError
@@ -40,7 +40,7 @@ def place(tmp_path, monkeypatch):
 def command(**more):
     world = Path("world.npz")
     given = {"data": str(world), "validation": world, "config": Path("config.json"), **more}
-    return TrainLifting(Path("out"), **given)
+    return train_command("lifting")(Path("out"), **given)
 
 
 def steps():

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob.cli.train import TrainLifting
+from propose_prob.cli.train import train_command
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.errors import InputError
+from propose_prob.models import LiftingFlow
 from propose_prob.training.checkpoint import read_checkpoint
+from propose_prob.training.configs import LiftingTrainConfig
 from propose_prob.training.parallel import Processes, _rows, launched, process_group
-from propose_prob.training.trainers import Pairs
+from propose_prob.training.simulation import Simulator
+from propose_prob.training.trainers import LiftingTrainer, Pairs
 from propose_prob.weights import load
 
 #: Without dropout and without drawn noise, processes change nothing but the order of sums.
@@ -35,7 +38,7 @@ CONFIG = {
 
 def _command(folder, out, **more):
     world = folder / "world.npz"
-    return TrainLifting(
+    return train_command("lifting")(
         folder / out, data=str(world), validation=world, config=folder / "config.json", **more
     )
 
@@ -139,6 +142,22 @@ def test_a_killed_training_goes_on_to_the_same_numbers(tmp_path):
     assert [r["mode"] for r in _log(tmp_path / "whole")] == [
         r["mode"] for r in _log(tmp_path / "killed")
     ]
+
+
+def test_each_process_trains_on_its_rows_of_the_same_batch(monkeypatch):
+    simulator = Simulator(load_cmu17("val").world[::200])
+    config = LiftingTrainConfig(batch_size=6)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(Processes, "current", classmethod(lambda cls, r=rank: cls(r, 2)))
+        torch.manual_seed(0)
+        parts.append(LiftingTrainer(LiftingFlow(), config, simulator)._batch())
+    monkeypatch.undo()
+    whole = LiftingTrainer(LiftingFlow(), config, simulator)._batch()
+    for name in ("features", "joints", "visible"):
+        rows = [getattr(part, name) for part in parts]
+        together = torch.stack(rows, 1).flatten(0, 1)
+        torch.testing.assert_close(together, getattr(whole, name))
 
 
 def test_rows_are_taken_of_every_tensor_that_has_the_batch():

@@ -198,16 +198,17 @@ def test_bad_files_get_one_clear_line(write, message, model, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"code": 10**9}, "code is above"),
+        ({"code": 10**9}, "code must be 1 to 65536"),
+        ({"code": 60_000}, "code is above 4096, the largest size that is stored"),
         ({"code": 4000, "flow_width": 4000}, "no tensor of shape"),
         ({"couplings": 4000}, "no tensor of shape"),
         ({"blocks": 4000, "couplings": 4000}, "no tensor of shape"),
-        ({"width": 10**400}, "is above"),
+        ({"width": 10**400}, "width must be 1 to 65536"),
         ({"width": "wide"}, "do not fit"),
         ({"width": None}, "do not fit"),
         ({"width": -1}, "do not fit"),
         ({"latent": 2.5}, "do not fit"),
-        ({"flow_clamp": math.nan}, "flow_clamp is not finite"),
+        ({"flow_clamp": math.nan}, "flow_clamp must be above 0 to"),
     ],
     ids=str,
 )
@@ -272,3 +273,10 @@ def test_average_is_the_mean_of_the_parameters(model):
         average([model, small_propose(base="standard").float()])
     with pytest.raises(ValueError, match="at least one model"):
         average([])
+
+
+def test_what_would_not_be_read_is_not_written(tmp_path):
+    model = small_propose(flow_clamp=2e6)
+    with pytest.raises(InputError, match=r"flow_clamp must be above 0 to 1e\+06"):
+        save(model, tmp_path / "wide.safetensors")
+    assert not list(tmp_path.iterdir())
