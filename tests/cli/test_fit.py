@@ -115,7 +115,7 @@ def test_the_shipped_model_fits_the_photo(run, folder):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         (("--out", "a.obj"), "a.obj: expected an output name that ends in .npz, .nc, .bvh"),
         (("--out", "none/a.npz"), "there is no folder none"),

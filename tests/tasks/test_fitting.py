@@ -303,7 +303,7 @@ class Wrong:
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         (
             {"distribution": Wrong()},
@@ -370,7 +370,7 @@ def test_a_stream_poses_other_bodies(model):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [({"batch_size": 0}, "batch_size >= 1"), ({"min_joints": 2}, "min_joints >= 3"),
      ({"min_confidence": 2.0}, "between 0 and 1")],
 )  # fmt: skip

@@ -124,7 +124,7 @@ def test_either_loss_may_be_left_out(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["mixture", "cvae"])
 def test_command_trains_and_writes_a_model(tmp_path: Path, kind: str) -> None:
-    *_, command_type, sizes = KINDS[kind]
+    *_, command_type, _sizes = KINDS[kind]
     trainer = make_trainer(kind, steps=2, validate=2)
     world = trainer.simulator.pose.numpy()
     np.savez(tmp_path / "own.npz", world=world)
