@@ -321,7 +321,7 @@ def test_float32(case):
     torch.testing.assert_close(log_prob32.double(), log_prob, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none")
+@pytest.mark.gpu
 @every_distribution
 def test_device(case):
     c = randn(2, case.context)

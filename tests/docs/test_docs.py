@@ -227,9 +227,8 @@ def dead_links(path):
             continue
         name, _, anchor = target.partition("#")
         place = (path.parent / name).resolve() if name else path
-        if not place.exists() or (
-            anchor and place.suffix == ".md" and anchor not in anchors(place)
-        ):
+        known = anchors(place) if anchor and place.suffix == ".md" and place.exists() else {anchor}
+        if not place.exists() or anchor not in known:
             yield target
 
 

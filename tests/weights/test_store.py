@@ -252,7 +252,7 @@ def test_a_folder_is_not_a_model(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none")
+@pytest.mark.gpu
 def test_load_to_a_device(model, tmp_path):
     save(model.cuda(), tmp_path / "m.safetensors")
     other = load(tmp_path / "m.safetensors", device="cuda")
