@@ -359,8 +359,10 @@ def test_a_stream_is_fitted_person_by_person_and_the_rest_is_named(model):
     assert [(person.frame, person.person) for person in stream.skipped] == [("dark", "p")]
     assert "4 of 17 joints" in stream.skipped[0].reason
     for batch in batches:
-        assert batch.bodies.joints.isfinite().all()
-        assert (batch.bodies.projected - batch.p2d).norm(dim=-1).median() < 30
+        # How near an untrained model gets is chance.
+        seen = project(batch.bodies.joints, focal=FOCAL, center=torch.tensor(CENTER))
+        torch.testing.assert_close(seen, batch.bodies.projected, rtol=1e-4, atol=0.1)
+        assert batch.bodies.log_density.isfinite().all()
 
 
 def test_a_stream_poses_other_bodies(model):
