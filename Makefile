@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# Processes that share the tests, each in one thread.
+PYTEST_WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-slow docs links audit
+.PHONY: help demo test lint test-slow test-gpu docs links audit
 
 help:
 	@echo "make demo       3D hypotheses for the person on the photo that ships with the package"
 	@echo "make test       lint and the test suite"
 	@echo "make lint       ruff, mypy and codespell"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make audit      known vulnerabilities of what is installed (asks a database on the network)"
 	@echo "make docs       the documentation, tutorials run, into docs/_build/html"
 	@echo "make links      whether the addresses in the documentation answer (asks each on the network)"
@@ -44,14 +48,20 @@ demo: $(VENV)/.plot
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell propose_prob tests docs benchmarks README.md CONTRIBUTING.md CHANGELOG.md
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	$(PYTEST) -n $(PYTEST_WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -n $(PYTEST_WORKERS) --dist worksteal -m slow
+
+# Of the default suite and the slow tests, those on a GPU; without one they would all be skipped.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'there is no CUDA device'"
+	$(PYTEST) -m gpu
 
 # Of everything in the environment, tools included; docs/licences.md lists the licences.
 audit: $(VENV)/.dev

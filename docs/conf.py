@@ -19,7 +19,7 @@ os.environ["IPYTHONDIR"] = str(profile.parent)
 
 project = "propose_prob"
 author = "the propose_prob developers"
-copyright = author  # noqa: A001 -- the name that Sphinx reads
+copyright = author  # the name that Sphinx reads
 release = version = package_version()
 
 extensions = [

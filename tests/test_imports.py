@@ -1,6 +1,7 @@
 """What importing the package does, which part may import which, and that a name occurs once."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import defaultdict
@@ -10,7 +11,6 @@ import propose_prob
 
 ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
 FOUNDATION = {"errors", "io", "_shipped"}
@@ -50,6 +50,11 @@ ALLOWED = {
 COMMANDS = {"cli", "__main__", "__init__"}
 
 
+@functools.cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
 def part_of(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
@@ -58,7 +63,7 @@ def imported_modules(path):
     """Dotted modules of this package that a file imports, wherever in the file that happens."""
     package = ["propose_prob", *path.relative_to(ROOT).parent.parts]
     found = set()
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -127,7 +132,7 @@ def defined(path):
     """Public classes and functions of a module."""
     return [
         node
-        for node in TREES[path].body
+        for node in tree(path).body
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
     ]
 
@@ -155,7 +160,7 @@ def test_no_function_hides_its_module():
         siblings = {p.stem for p in path.parent.glob("*.py")} | {
             p.name for p in path.parent.iterdir() if p.is_dir()
         }
-        for node in TREES[path].body:
+        for node in tree(path).body:
             if isinstance(node, ast.ImportFrom):
                 names = {alias.asname or alias.name for alias in node.names}
                 hidden += [f"{path.parent.name}.{name}" for name in names & siblings]

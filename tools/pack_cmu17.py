@@ -26,7 +26,7 @@ def pack_split(source: Path, output: Path, split: str) -> None:
         data = {name: full[name] for name in full}
     with np.load(source / "cmu17_sequences.npz", allow_pickle=False) as full:
         actions = np.array(
-            [f"{a}#{c}" if not a else a for a, c in zip(full["action"], full["clip"], strict=True)]
+            [a or f"{a}#{c}" for a, c in zip(full["action"], full["clip"], strict=True)]
         )
     world = np.rint(data["world"].astype(np.float64) / _METRE).astype(np.int64)
     offsets = world.copy()

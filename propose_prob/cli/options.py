@@ -18,8 +18,8 @@ from .output import printable
 
 __all__ = [
     "DEFAULT_MODEL",
-    "RuntimeOptions",
     "Runtime",
+    "RuntimeOptions",
     "at_least",
     "model_file",
     "model_name",

@@ -17,6 +17,8 @@ from .freezing import freeze
 from .gaussian import PAGD, PILGD, HomoscedasticGaussian, StandardBase, VariationalPILGD
 
 __all__ = [
+    "PAGD",
+    "PILGD",
     "ActNorm",
     "ComposedTransform",
     "ConditionalCoupling",
@@ -26,8 +28,6 @@ __all__ = [
     "IdentityTransform",
     "InverseTransform",
     "LULinearModule",
-    "PAGD",
-    "PILGD",
     "StandardBase",
     "Standardizer",
     "VariationalPILGD",

@@ -49,7 +49,7 @@ class CMU17:
 
     split: str
     world: Tensor
-    cam_R: Tensor  # noqa: N815 -- the name of the array in the data set
+    cam_R: Tensor  # the name of the array in the data set
     cam_t: Tensor
     rig_id: Tensor
     seq_id: Tensor

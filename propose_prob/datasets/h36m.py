@@ -23,10 +23,10 @@ from .clips import PoseClip
 
 __all__ = [
     "CAMERA_IDS",
-    "Camera",
     "H36M_ACTIONS",
     "H36M_TEST",
     "H36M_TRAIN",
+    "Camera",
     "h36m_camera",
     "read_h36m",
 ]

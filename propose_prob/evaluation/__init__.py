@@ -12,12 +12,12 @@ from .scores import crps, energy_scores
 from .sets import ClipSet, CMU17Set, PairSet
 
 __all__ = [
+    "PROTOCOLS",
     "CMU17Set",
     "CalibrationCurve",
     "ClipSet",
     "Coverage",
     "Evaluator",
-    "PROTOCOLS",
     "PairSet",
     "Protocol",
     "acceleration_error",

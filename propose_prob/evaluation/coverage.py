@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from .scores import check_samples
 
-__all__ = ["COVERAGE_LEVELS", "Coverage", "PITHistogram", "Ranks", "RankHistogram", "rank_among"]
+__all__ = ["COVERAGE_LEVELS", "Coverage", "PITHistogram", "RankHistogram", "Ranks", "rank_among"]
 
 COVERAGE_LEVELS: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)
 """Central intervals of a coverage table."""

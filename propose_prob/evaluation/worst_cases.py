@@ -10,7 +10,7 @@ from torch import Tensor
 from .conditions import Prepared
 from .metrics import mpjpe
 
-__all__ = ["WorstCaseTracker", "WorstCase"]
+__all__ = ["WorstCase", "WorstCaseTracker"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,10 @@ from .skeletons import (
 
 __all__ = [
     "COCO_17",
-    "Extrinsics",
     "H36M_17",
     "SKELETONS",
     "SMPL_24",
+    "Extrinsics",
     "Skeleton",
     "axis_angle_from_matrix",
     "convert_skeleton",

@@ -122,7 +122,7 @@ class Wardrobe:
         return Look(colour, pattern, thickness, waves, bool(rng.random() < 0.5))
 
     def _hair(self, rng: np.random.Generator, colour: Tensor, thickness: Tensor) -> None:
-        x, y, z = self.head.unbind(-1)
+        _, y, z = self.head.unbind(-1)
         line = rng.uniform(0.055, 0.085)
         length = rng.choice([0.02, -0.03, -0.08])
         back = z < rng.uniform(0.01, 0.035)

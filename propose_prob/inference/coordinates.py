@@ -303,10 +303,10 @@ def _centre(distribution: Any, name: str) -> Tensor:
             found = getattr(distribution, attribute)
         except (AttributeError, NotImplementedError):
             continue
-        if bool(distribution.support.check(found).all()) and bool(found.isfinite().all()):
-            # A mode on the edge of the support is infinitely far away in unconstrained numbers.
-            if bool(biject_to(distribution.support).inv(found).isfinite().all()):
-                return found
+        inside = bool(distribution.support.check(found).all()) and bool(found.isfinite().all())
+        # A mode on the edge of the support is infinitely far away in unconstrained numbers.
+        if inside and bool(biject_to(distribution.support).inv(found).isfinite().all()):
+            return found
     raise InputError(
         f"site {name!r}: {_name(distribution)} has neither point estimate, mode nor mean within "
         f"its "

@@ -16,10 +16,10 @@ from .coordinates import Coordinates, Space, coordinates, residual_form
 
 __all__ = [
     "InitMessenger",
-    "SiteDiscovery",
-    "ModelTrace",
-    "LogDensityMessenger",
     "LatentSite",
+    "LogDensityMessenger",
+    "ModelTrace",
+    "SiteDiscovery",
     "shape_message",
 ]
 

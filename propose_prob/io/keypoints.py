@@ -31,10 +31,10 @@ from .archives import map_npy, read_npz
 from .files import check_name, open_file, read_text
 
 __all__ = [
+    "OPENPOSE_COCO_18",
     "Frame",
     "KeypointStream",
     "Keypoints",
-    "OPENPOSE_COCO_18",
     "parse_json",
     "read_keypoints",
 ]

@@ -7,6 +7,7 @@ members and an index. What is refused is said in one line on the standard error.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -295,10 +296,8 @@ def _limit(request: dict[str, Any]) -> None:
         (resource.RLIMIT_CORE, 0, 0),
     ):
         # Where a lower limit holds already, or the system knows none.
-        try:
+        with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (soft, hard))
-        except (OSError, ValueError):
-            pass
 
 
 _READERS = {"netcdf": _netcdf, "matlab73": _matlab73, "matlab5": _matlab5}

@@ -339,8 +339,8 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
     from matplotlib.figure import Figure
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "propose_prob", "font.size": 9.0}
-    style |= {name: INK for name in ("axes.edgecolor", "axes.labelcolor", "text.color")}
-    style |= {name: INK for name in ("xtick.color", "ytick.color")}
+    style |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color"), INK)
+    style |= dict.fromkeys(("xtick.color", "ytick.color"), INK)
     style |= {"axes.spines.top": False, "axes.spines.right": False, "path.simplify": True}
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")

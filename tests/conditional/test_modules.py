@@ -24,7 +24,7 @@ from propose_prob.distributions import FlowDistribution
 from propose_prob.nn import ConditionalMLP, ResidualMLP
 from tests.zoo import CONTEXT, TRANSFORMS, VECTOR_DISTRIBUTIONS, flow_module, randn
 
-MODULES = {name: case for name, case in TRANSFORMS.items() if case.module is not None}
+MODULES = {name: case for name, case in TRANSFORMS.items() if case.learned}
 every_module = pytest.mark.parametrize(
     "case", [*MODULES.values(), *VECTOR_DISTRIBUTIONS.values()], ids=str
 )

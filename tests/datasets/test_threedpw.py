@@ -141,7 +141,7 @@ def test_one_file_at_a_time(tmp_path):
     (tmp_path / "sequenceFiles" / "test" / "b_00.pkl").write_bytes(b"damaged")
     clips = read_3dpw(tmp_path)
     assert next(clips).sequence == "a_00 person 0"
-    with pytest.raises(InputError, match="b_00.pkl"):
+    with pytest.raises(InputError, match=r"b_00.pkl"):
         next(clips)
 
 

@@ -206,7 +206,7 @@ def test_the_entropy_is_the_mean_surprise(case):
             distribution.entropy()
         return
     torch.manual_seed(0)
-    x, log_prob = distribution.rsample_and_log_prob((20_000,))
+    _x, log_prob = distribution.rsample_and_log_prob((20_000,))
     assert distribution.entropy().shape == (2,)
     error = (-log_prob).std(0) / math.sqrt(len(log_prob))
     assert ((distribution.entropy() + log_prob.mean(0)).abs() < 5 * error).all()
@@ -321,7 +321,7 @@ def test_float32(case):
     torch.testing.assert_close(log_prob32.double(), log_prob, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none")
+@pytest.mark.gpu
 @every_distribution
 def test_device(case):
     c = randn(2, case.context)
@@ -342,7 +342,7 @@ def test_device(case):
 def test_values_are_validated(case):
     distribution = case.distribution(2)
     wrong = torch.zeros(2, *case.event_shape[:-1], case.event_shape[-1] + 1, dtype=torch.float64)
-    with pytest.raises(ValueError, match="event_shape|right-most"):
+    with pytest.raises(ValueError, match=r"event_shape|right-most"):
         distribution.log_prob(wrong)
     bad = torch.full((2, *case.event_shape), math.nan, dtype=torch.float64)
     with pytest.raises(ValueError, match="support"):

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,7 @@ def test_calibration_equals_numpy(num_samples):
 
 
 def test_levels_are_twenty_steps():
-    assert LEVELS == tuple(np.round(np.arange(21) * 0.05, 2))
+    assert tuple(np.round(np.arange(21) * 0.05, 2)) == LEVELS
 
 
 def test_samples_of_the_truth_are_calibrated():
@@ -116,7 +118,7 @@ def test_streaming_equals_one_batch(seed, cuts):
     mask = torch.rand(30, 4, generator=torch.Generator().manual_seed(seed)) < 0.7
     bounds = [0, *sorted(cuts), 30]
     curve = CalibrationCurve(4)
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         curve.update(samples[:, start:stop], target[start:stop], mask[start:stop])
     whole, streamed = calibrate(samples, target, mask), curve.compute()
     assert torch.equal(whole.counts, streamed.counts)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from dataclasses import asdict, fields, replace
@@ -213,7 +214,7 @@ def test_means_over_actions_weigh_actions_equally():
 @given(seed=st.integers(0, 2**31), cuts=st.lists(st.integers(0, 10), max_size=3))
 def test_streaming_equals_one_batch(seed, cuts):
     batch, bounds = data(seed), [0, *sorted(cuts), 10]
-    parts = [take(batch, range(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [take(batch, range(a, b)) for a, b in itertools.pairwise(bounds)]
     whole, streamed = evaluate(batch), evaluate(*parts)
     assert close(whole.items, streamed.items) and close(whole.actions, streamed.actions)
     assert whole.num_items == streamed.num_items == 10

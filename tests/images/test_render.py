@@ -141,7 +141,7 @@ def test_broken_sets_are_named(folder, tmp_path):
     images = broken / "val" / "00000.images.npy"
     content = images.read_bytes()
     images.write_bytes(content[:200])
-    with pytest.raises(InputError, match="00000.images.npy: expected a complete"):
+    with pytest.raises(InputError, match=r"00000.images.npy: expected a complete"):
         load_renders(broken, "val")
     np.save(images, np.zeros((1, 9, 9, 3), np.uint8))
     with pytest.raises(InputError, match=r"\(1, 48, 48, 3\)"):
@@ -150,7 +150,7 @@ def test_broken_sets_are_named(folder, tmp_path):
     with pytest.raises(InputError, match="no finished shard"):
         load_renders(broken, "val")
     (broken / "val" / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="config.json"):
+    with pytest.raises(InputError, match=r"config.json"):
         load_renders(broken, "val")
 
 
@@ -181,7 +181,7 @@ def test_augmented_people_agree_with_their_keypoints(folder):
         relative = varied.joints - varied.joints[:, :1]
         # The open body is symmetric to a millimetre.
         torch.testing.assert_close(joints - joints[:, :1], relative, atol=2e-3, rtol=0)
-        assert 0 <= varied.images.min() and varied.images.max() <= 1
+        assert varied.images.min() >= 0 and varied.images.max() <= 1
 
 
 def test_augmentation_moves_pixels_with_keypoints(folder):

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import numpy as np
 import pyro
@@ -71,7 +72,7 @@ def test_linear_gaussian_problems_have_their_posterior_mean(solver):
 
 
 def test_one_gauss_newton_step_solves_a_linear_problem():
-    model, args, mean = linear()
+    model, args, _mean = linear()
     found = map_estimate(model, *args, solver="lm")
     assert (found.steps <= 8).all()
 
@@ -86,7 +87,7 @@ def test_one_factorisation_serves_a_whole_run(noise):
     found = lbfgs(problems, problems.start, index, curved=True, **settings)
     assert found.converged.all()
     assert (found.steps.float().mean() < plain.steps.float().mean()) or noise > 0.1
-    model, args, mean = linear()
+    model, args, _mean = linear()
     problems = Problems(model, args, space="latent")
     found = lbfgs(problems, problems.start, torch.arange(5), curved=True, **settings)
     assert (found.steps <= 2).all() and found.converged.all()
@@ -303,7 +304,7 @@ def test_an_outlier_moves_a_robust_estimate_little():
 
 
 def test_missing_points_do_not_matter():
-    model, seen, arm = curved(2)
+    model, seen, _arm = curved(2)
     seen[0, 2] = torch.nan
     found = map_estimate(model, seen)
     assert found.values["x"].isfinite().all()
@@ -456,7 +457,7 @@ def test_masks_scales_and_deterministic_sites():
 
 def test_more_residuals_than_latents():
     """The Jacobian by columns instead of rows."""
-    model, args, mean = linear(3, size=2, rows=9)
+    model, args, _mean = linear(3, size=2, rows=9)
     problems = Problems(model, args, space="latent")
     rows = problems.select(torch.arange(3))
     u = randn(3, 2, seed=8)
@@ -477,7 +478,7 @@ def test_levenberg_marquardt_goes_downhill_only():
         ).objective
         for n in (1, 2, 4, 8, 16)
     ]
-    for before, after in zip(values, values[1:], strict=False):
+    for before, after in itertools.pairwise(values):
         assert (after <= before).all()
 
 

@@ -73,7 +73,7 @@ def test_wrong_files(tmp_path):
             read_c3d(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="gone.c3d: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"gone.c3d: cannot be read: No such file"):
         read_c3d(tmp_path / "gone.c3d")
 
 

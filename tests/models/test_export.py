@@ -84,7 +84,7 @@ def _check_programs(model, *, intrinsics, kinds=(PointEstimator, Sampler)):
 
 
 @pytest.mark.parametrize(
-    "build, intrinsics, kind", [(_propose, True, Sampler), (_lifting, False, PointEstimator)]
+    ("build", "intrinsics", "kind"), [(_propose, True, Sampler), (_lifting, False, PointEstimator)]
 )
 def test_programs_agree_with_eager_for_every_batch_size(build, intrinsics, kind):
     _check_programs(build(), intrinsics=intrinsics, kinds=[kind])

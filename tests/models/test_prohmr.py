@@ -101,7 +101,7 @@ def test_an_encoder_is_given_exactly_where_it_is_asked_for():
         ProHMR(ProHMRConfig(encoder="custom"))
     with pytest.raises(ValueError, match="expected a module as encoder"):
         ProHMR(encoder=nn.Identity())
-    with pytest.raises(ValueError, match="expected encoder .keypoints., .image. or .custom."):
+    with pytest.raises(ValueError, match=r"expected encoder .keypoints., .image. or .custom."):
         ProHMRConfig(encoder="text")
     with pytest.raises(ValueError, match="'pagd' or 'standard'"):
         ProHMR(ProHMRConfig(base="other"))

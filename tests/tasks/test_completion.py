@@ -137,7 +137,7 @@ def test_an_orientation_of_a_bone_is_obeyed_to_its_scale():
 
 
 def test_a_distribution_of_draws_is_the_same_for_the_same_seed():
-    distribution, mean, _ = correlated()
+    distribution, _mean, _ = correlated()
     known = torch.full((B, JOINTS, 3), torch.nan)
     known[:, 1] = 0.1
     first, second = (complete(distribution, known, num_samples=50, seed=4) for _ in range(2))
@@ -149,7 +149,7 @@ KNOWN = torch.zeros(B, JOINTS, 3)
 
 
 @pytest.mark.parametrize(
-    "distribution, arguments, message",
+    ("distribution", "arguments", "message"),
     [
         (NORMAL, {}, "expected known joints or orientations, got neither"),
         (NORMAL, {"known": KNOWN[0]}, r"known of shape \(4, J, 3\), got \(4, 3\)"),

@@ -65,7 +65,7 @@ def test_the_generic_prior_is_that_of_the_poses_it_is_given():
 
 
 @pytest.mark.parametrize(
-    "batch, options, message",
+    ("batch", "options", "message"),
     [
         (0, {}, "batch of at least 1"),
         (1, {"spread": 0.0}, "spread > 0"),

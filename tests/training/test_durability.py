@@ -174,7 +174,7 @@ def test_a_log_that_is_none_is_refused_in_one_line_and_kept(place, junk, resume,
     if resume:
         write_checkpoint(trained, Path("out/checkpoint.pt"))
     Path("out/log.csv").write_bytes(junk)
-    with pytest.raises(InputError, match="log.csv: expected the log") as error:
+    with pytest.raises(InputError, match=r"log.csv: expected the log") as error:
         command(resume=resume).run()
     assert "\n" not in str(error.value)
     assert Path("out/log.csv").read_bytes() == junk and not Path("out/config.json").exists()
@@ -186,7 +186,7 @@ def test_rows_of_a_log_are_checked(place, trained):
     write_checkpoint(trained, Path("out/checkpoint.pt"))
     for row in ("x,1,1,1,1,1,1", "1,2", "1,1,1,1,1,1,1,1"):
         Path("out/log.csv").write_text(f"{fields}\n{row}\n")
-        with pytest.raises(InputError, match="log.csv: expected the log"):
+        with pytest.raises(InputError, match=r"log.csv: expected the log"):
             command(resume=True).run()
 
 

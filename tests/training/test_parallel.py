@@ -179,7 +179,7 @@ def test_one_process_needs_no_group():
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
     class Trainer:
-        class config:  # noqa: N801
+        class config:
             batch_size = 9
 
     with pytest.raises(InputError, match="batch_size 9 cannot be shared out evenly to 2"):
