@@ -112,6 +112,6 @@ def test_messages_say_what_may_be(values, message):
 
 def test_what_the_data_decide_is_fixed_in_a_training_only():
     entry = REGISTRY["propose"]
-    with pytest.raises(InputError, match="model.joints must be 17, as the data have, got 18"):
+    with pytest.raises(InputError, match=r"model\.joints must be 17, as the data have, got 18"):
         from_dict({"model": {"joints": 18}}, default=TrainConfig())
     assert from_dict({"joints": 18}, default=entry.config(), fixed=False).joints == 18

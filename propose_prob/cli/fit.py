@@ -114,10 +114,11 @@ class Fit:
         from ..tasks import fit_people
 
         done: list[_Done] = []
+        sources: dict[str, Path] = {}
         with progress(None, total=0, unit="frame") as bar:
             batches = fit_people(
                 model,
-                self._frames(bar),
+                self._frames(bar, sources),
                 body=body,
                 focal=self.focal,
                 center=self.center or (0.0, 0.0),
@@ -142,7 +143,7 @@ class Fit:
             "frame": [str(label) for part in done for label in part.frames],
             "person": [str(label) for part in done for label in part.people],
         }
-        written = self._write(out, arrays, labels, body, skipped)
+        written = self._write(out, arrays, labels, sources, body, skipped)
         if skipped:
             warn(_skipped_line(skipped))
         count, converged = len(labels["frame"]), int(arrays["converged"].sum())
@@ -157,7 +158,7 @@ class Fit:
         for path in self.files:
             if not path.exists():
                 raise InputError(f"{path}: there is no such file or folder")
-        check_outputs([out], [*self.files, self.model, self.body])
+        check_outputs([out], self._inputs())
         if out.suffix not in _ENDINGS:
             raise InputError(f"{out}: expected an output name that ends in {', '.join(_ENDINGS)}")
         if (self.focal is None) != (self.center is None):
@@ -169,6 +170,9 @@ class Fit:
         ):
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"expected {option} > 0, got {value}")
+
+    def _inputs(self) -> list[Path | str | None]:
+        return [*self.files, self.model, self.body]
 
     def _model(self) -> Any:
         from ..models import ProHMRJoints
@@ -201,7 +205,8 @@ class Fit:
             )
         return body
 
-    def _frames(self, bar: Any) -> Iterator[Keypoints]:
+    def _frames(self, bar: Any, sources: dict[str, Path]) -> Iterator[Keypoints]:
+        """All frames; which file each is from is noted under its name."""
         from ..io.keypoints import read_keypoints
 
         for path in self.files:
@@ -209,23 +214,29 @@ class Fit:
             bar.total += len(stream)
             for frame in stream:
                 bar.update()
-                yield frame if len(self.files) == 1 else _with_source(frame, path)
+                named = frame if len(self.files) == 1 else _with_source(frame, path)
+                sources[str(named.frame)] = path
+                yield named
 
     def _write(
         self,
         out: Path,
         arrays: dict[str, Any],
         labels: dict[str, list[str]],
+        sources: dict[str, Path],
         body: Body,
         skipped: Sequence[Skipped],
     ) -> dict[Path, str]:
         """The files written, each with whom it holds, where that is not everybody."""
         if out.suffix == ".bvh":
-            return _write_motion(out, arrays, labels["person"], body, self.frame_rate)
+            people = _people_of(labels, sources)
+            check_outputs(motion_files(out, people).values(), self._inputs())
+            return _write_motion(out, arrays, people, body, self.frame_rate)
         if out.suffix in (".ply", ".glb"):
-            from ..io.meshes import write_meshes
+            from ..io.meshes import mesh_files, write_meshes
 
             assert body.faces is not None  # `_body` saw to it.
+            check_outputs(mesh_files(out, len(labels["frame"])), self._inputs())
             pairs = zip(labels["frame"], labels["person"], strict=True)
             names = [f"frame {frame} person {person}" for frame, person in pairs]
             paths = write_meshes(out, arrays["vertices"], body.faces, names=names)
@@ -360,7 +371,33 @@ def _write_motion(
             frame_rate=frame_rate,
         )
     alone = len(targets) == 1
-    return {path: "" if alone else f"person {printable(who)}" for who, path in targets.items()}
+    return {path: "" if alone else _whom(label) for label, path in targets.items()}
+
+
+#: Between file and person, in labels that have both; neither of them can hold it.
+_BETWEEN = "\0"
+
+
+def _people_of(labels: dict[str, list[str]], sources: dict[str, Path]) -> list[str]:
+    """Whom each row shows: the person's label, with the file where there are several.
+
+    The same label in two files is two people.
+    """
+    files = dict.fromkeys(sources[frame] for frame in labels["frame"])
+    if len(files) == 1:
+        return labels["person"]
+    stems = Counter(path.stem for path in files)
+    names = {path: path.stem if stems[path.stem] == 1 else str(path) for path in files}
+    return [
+        f"{names[sources[frame]]}{_BETWEEN}{person}"
+        for frame, person in zip(labels["frame"], labels["person"], strict=True)
+    ]
+
+
+def _whom(label: str) -> str:
+    source, between, person = label.rpartition(_BETWEEN)
+    whom = f"person {printable(person)}"
+    return f"{printable(source)}, {whom}" if between else whom
 
 
 def motion_files(out: Path, people: Sequence[str]) -> dict[str, Path]:

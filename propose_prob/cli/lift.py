@@ -16,7 +16,8 @@ import tyro
 
 from ..devices import launched_as
 from ..errors import InputError
-from ..io.atomic import check_outputs, remove_leftovers, write_bytes, write_text
+from ..io.atomic import check_outputs, locked, remove_leftovers, write_bytes, write_text
+from ..io.files import open_file, read_json
 from .options import (
     DEFAULT_MODEL,
     Runtime,
@@ -325,7 +326,8 @@ def lift_parts(command: Lift, model: Any, folder: Path) -> None:
             path, empty = (folder / f"part-{number:06d}.{end}" for end in ("nc", "empty"))
             if empty.exists() or _whole(path):
                 continue
-            # Of a process that was killed while it wrote this part.
+            # Of a process that was killed while it wrote this part; one that lives and lifts the
+            # same part writes the same bytes.
             remove_leftovers(path)
             torch.manual_seed((command.machine.seed << 32) + number)
             start = number * command.part_frames
@@ -368,22 +370,18 @@ def _agree(command: Lift, folder: Path, total: int) -> None:
     }
     settings = json.loads(json.dumps(options, default=str))
     path = folder / _SETTINGS
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.stat().st_size > _LONGEST:
-            raise ValueError
-        stored = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        # Another process of the same run may be storing the same at this moment.
-        if any(not p.name.startswith(".") and p != path for p in folder.iterdir()):
-            raise InputError(
-                f"{folder}: expected a new folder, or one of `propose-prob lift` with its "
-                f"{_SETTINGS}"
-            ) from None
-        write_text(path, json.dumps(settings, indent=1) + "\n")
-        return
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: expected JSON as `propose-prob lift` writes it") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    # Another process of the same run may be storing the same at this moment.
+    with locked(folder, "a lifting", wait=True):
+        if not os.path.lexists(path):
+            if any(not p.name.startswith(".") for p in folder.iterdir()):
+                raise InputError(
+                    f"{folder}: expected a new folder, or one of `propose-prob lift` with its "
+                    f"{_SETTINGS}"
+                )
+            write_text(path, json.dumps(settings, indent=1) + "\n")
+            return
+    stored = read_json(path, "JSON as `propose-prob lift` writes it", most=_LONGEST)
     known = stored if isinstance(stored, dict) else {}
     differ = sorted(name for name in settings if known.get(name) != settings[name])
     if differ:
@@ -396,29 +394,30 @@ def _agree(command: Lift, folder: Path, total: int) -> None:
 def _content(path: Path) -> list[Any]:
     """Size and hash of a file, or of all files of a folder of keypoints with their names."""
     if not path.is_dir():
-        return [path.stat().st_size, _digest(path)]
+        return [*_digest(path)]
     size, together = 0, hashlib.sha256()
     for part in sorted(path.glob("*.json")):
-        size += part.stat().st_size
-        together.update(os.fsencode(part.name) + b"\0" + _digest(part).encode() + b"\0")
+        length, digest = _digest(part)
+        size += length
+        together.update(os.fsencode(part.name) + b"\0" + digest.encode() + b"\0")
     return [size, together.hexdigest()]
 
 
-def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
+def _digest(path: Path) -> tuple[int, str]:
+    found, size = hashlib.sha256(), 0
+    with open_file(path) as file:
         while block := file.read(1 << 20):
             found.update(block)
-    return found.hexdigest()
+            size += len(block)
+    return size, found.hexdigest()
 
 
 def _whole(path: Path) -> bool:
     """Whether a part is there, as long as it says: HDF5 begins with where the file ends."""
-    try:
-        with path.open("rb") as file:
-            head, size = file.read(48), file.seek(0, 2)
-    except FileNotFoundError:
+    if not path.exists():
         return False
+    with open_file(path) as file:
+        head, size = file.read(48), file.seek(0, 2)
     # Superblocks of version 2 and 3 lay their addresses out alike; older ones begin those later.
     place = {0: 40, 2: 28, 3: 28}.get(head[8] if len(head) == 48 else -1)
     if place is None or not head.startswith(b"\x89HDF\r\n\x1a\n"):

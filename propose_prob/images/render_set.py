@@ -17,7 +17,7 @@ from ..configuration import from_dict, to_dict
 from ..errors import InputError
 from ..io.amass import read_arrays
 from ..io.archives import map_npy
-from ..io.atomic import atomic_file, write_text
+from ..io.atomic import atomic_file, locked, write_text
 from ..io.files import read_json
 from .renderer import TRUTH, RenderConfig, Renderer
 
@@ -52,12 +52,21 @@ def render_set(
         The split's folder.
 
     Raises:
-        InputError: If `count` is not positive or the folder holds a set of another configuration.
+        InputError: If `count` is not positive, the folder holds a set of another configuration, or
+            another process renders into it.
     """
     if count < 1:
         raise InputError(f"expected a count of at least 1, got {count}")
     target = Path(folder) / config.split
     target.mkdir(parents=True, exist_ok=True)
+    with locked(target, "a rendering"):
+        _render(config, count, target, progress)
+    return target
+
+
+def _render(
+    config: RenderConfig, count: int, target: Path, progress: Callable[[int], None] | None
+) -> None:
     wanted = {"format": _FORMAT, **to_dict(config)}
     stored = _read_config(target) if (target / "config.json").exists() else None
     if stored is not None and stored != wanted:
@@ -75,7 +84,6 @@ def render_set(
             _render_shard(renderer, target, shard, range(first, last), progress)
         elif progress is not None:
             progress(last - first)
-    return target
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

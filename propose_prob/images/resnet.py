@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError, short
-from ..io.archives import check_torch
 from ..io.files import open_file
+from ..io.torch_files import load_torch
 
 
 class _BasicBlock(nn.Module):
@@ -230,22 +229,14 @@ def load_backbone(network: ResNet, path: str | Path) -> list[str]:
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    # Not a pipe or a device.
-    open_file(path).close()
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        check_torch(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({short(str(error))})") from None
-    except Exception as error:
-        reason = short((str(error).splitlines() or [type(error).__name__])[0])
-        raise InputError(
-            f"{path}: expected tensors saved by torch or safetensors ({reason})"
-        ) from None
+    with open_file(path) as file:
+        if path.suffix != ".safetensors":
+            loaded = load_torch(file, path)
+        else:
+            try:
+                return load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{path}: cannot be read ({short(str(error))})") from None
     for key in ("model", "state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]

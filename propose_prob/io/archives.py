@@ -22,7 +22,6 @@ __all__ = [
     "DAMAGE",
     "check_archive",
     "check_text",
-    "check_torch",
     "map_npy",
     "most_unpacked",
     "npy_header",
@@ -107,18 +106,6 @@ def check_archive(file: IO[bytes], path: Path) -> None:
                     f"{stored} to {total} bytes; such a file is not read"
                 )
     file.seek(0)
-
-
-def check_torch(path: Path) -> None:
-    """Check a file of `torch.save` before torch unpacks it; older ones are no archives.
-
-    Raises:
-        InputError: As `check_archive` does.
-        OSError: If it cannot be read.
-    """
-    with open_file(path) as file:
-        if zipfile.is_zipfile(file):
-            check_archive(file, path)
 
 
 def check_text(path: Path, name: str, array: npt.NDArray[Any]) -> None:

@@ -76,7 +76,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     temporary = _beside(path)
     _LIVE.add(temporary)
     try:
-        with os.fdopen(_create(temporary), "w+b") as file:
+        with os.fdopen(_create_locked(temporary), "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -237,13 +237,24 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | str | None]) 
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left of writing `path`; none may be writing it now."""
+    """Remove what killed processes left of writing `path` with `atomic_file`.
+
+    The file that another process is writing at this moment stays. So do all of them where the
+    system has no locks, which tell the ones from the others.
+    """
     for torn in path.parent.glob(f".{glob.escape(_shown(path))}.*"):
-        _remove(torn)
+        with suppress(OSError):
+            flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            handle = os.open(torn, os.O_RDONLY | flags)
+            try:
+                if stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle, wait=False):
+                    _remove(torn)
+            finally:
+                os.close(handle)
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for the same lock out of a folder, where the system can.
 
     The lock ends with the process, however that ends, and leaves no file.
@@ -251,6 +262,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Args:
         folder: The folder.
         what: What goes on in it, for the message.
+        wait: Wait for another process that holds the lock, instead of raising.
 
     Raises:
         InputError: If another process holds the lock.
@@ -263,23 +275,17 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         Traceback (most recent call last):
         propose_prob.errors.InputError: ...: a training is going on in this folder ...
     """
-    try:
-        import fcntl
-    except ImportError:
+    if sys.platform == "win32":
+        # Its folders cannot be opened.
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if _lock(handle, wait=wait) is False:
             raise InputError(
                 f"{folder}: {what} is going on in this folder already: wait for it to end, or "
                 "choose another folder"
-            ) from None
-        except OSError:
-            # Some network file systems lock no folders.
-            pass
+            )
         yield
     finally:
         os.close(handle)
@@ -305,6 +311,38 @@ def _create(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     return os.open(path, flags, 0o666)
+
+
+def _create_locked(path: Path) -> int:
+    """Create a file as `_create` does, with a lock that tells others that it is being written."""
+    while True:
+        handle = _create(path)
+        try:
+            _lock(handle, wait=True)
+            # Before there was a lock, another process may have taken it for a leftover.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.lstat(path)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool | None:
+    """Whether an open file or folder is locked now; None where the system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Some network file systems lock nothing.
+        return None
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -64,12 +64,13 @@ def open_file(path: Path, *, where: str = "") -> IO[bytes]:
         raise
 
 
-def read_text(path: Path, expected: str) -> str:
+def read_text(path: Path, expected: str, *, most: int = _LONGEST) -> str:
     """Read a text file in UTF-8, with or without a mark at its start.
 
     Args:
         path: The file.
         expected: What it should be, for messages.
+        most: Bytes that such a file may have.
 
     Raises:
         InputError: As of `open_file`, or if it is no text or too long to be read whole.
@@ -83,10 +84,8 @@ def read_text(path: Path, expected: str) -> str:
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > _LONGEST:
-            raise InputError(
-                f"{path}: expected {expected} of up to {_LONGEST} bytes, got {size}: split it"
-            )
+        if size > most:
+            raise InputError(f"{path}: expected {expected} of up to {most} bytes, got {size}")
         try:
             if b"\0" in (head := file.read(2**16)):
                 raise InputError(f"{path}: expected {expected}, got NUL bytes")
@@ -99,8 +98,13 @@ def read_text(path: Path, expected: str) -> str:
             ) from error
 
 
-def read_json(path: Path, expected: str = "JSON") -> Any:
+def read_json(path: Path, expected: str = "JSON", *, most: int = _LONGEST) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        expected: What it should be, for messages.
+        most: Bytes that such a file may have.
 
     Raises:
         InputError: As of `read_text`, or if it is no JSON, is nested too deeply, or has integers
@@ -114,7 +118,7 @@ def read_json(path: Path, expected: str = "JSON") -> Any:
         [1, 2]
     """
     try:
-        return json.loads(read_text(path, expected))
+        return json.loads(read_text(path, expected, most=most))
     except InputError:
         raise
     except (ValueError, RecursionError) as error:

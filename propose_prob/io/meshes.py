@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from .atomic import write_bytes
 
-__all__ = ["write_meshes"]
+__all__ = ["mesh_files", "write_meshes"]
 
 
 def write_meshes(
@@ -64,12 +64,22 @@ def write_meshes(
             scene.add_geometry(mesh, node_name=name, geom_name=name)
         write_bytes(path, scene.export(file_type="glb"))
         return [path]
-    paths = [path]
-    if len(meshes) > 1:
-        paths = [path.with_stem(f"{path.stem}_{i:03d}") for i in range(len(meshes))]
+    paths = mesh_files(path, len(meshes))
     for target, mesh in zip(paths, meshes, strict=True):
         write_bytes(target, mesh.export(file_type="ply"))
     return paths
+
+
+def mesh_files(path: Path, count: int) -> list[Path]:
+    """The files that `write_meshes` writes: one, or one `.ply` for each of several surfaces.
+
+    Example:
+        >>> [file.name for file in mesh_files(Path("body.ply"), 2)]
+        ['body_000.ply', 'body_001.ply']
+    """
+    if count == 1 or path.suffix == ".glb":
+        return [path]
+    return [path.with_stem(f"{path.stem}_{i:03d}") for i in range(count)]
 
 
 def _check(vertices: Tensor, faces: Tensor, names: Sequence[str]) -> None:

@@ -20,14 +20,20 @@ import numpy as np
 from ..errors import InputError, short
 from .files import open_file
 
-__all__ = ["load_pickle"]
+__all__ = ["PickledCall", "PickledObject", "load_pickle"]
 
 #: Most entries of nested lists and tuples, steps of the program, and bytes of arrays beyond those
 #: that stand in the file.
 _LARGEST, _STEPS, _DENSE = 10_000_000, 2_000_000, 2**27
 
 
-def load_pickle(source: str | PathLike[str] | IO[bytes], *, name: str = "") -> object:
+def load_pickle(
+    source: str | PathLike[str] | IO[bytes],
+    *,
+    name: str = "",
+    known: Mapping[tuple[str, str], Any] | None = None,
+    outside: Callable[[Any], Any] | None = None,
+) -> object:
     """Read a pickle of arrays and built-in containers; nothing in it is executed.
 
     Pickles of Python 2 (its strings as Latin-1) and 3 and of every protocol are read. Instead of
@@ -38,6 +44,9 @@ def load_pickle(source: str | PathLike[str] | IO[bytes], *, name: str = "") -> o
     Args:
         source: The file, or a stream that is open for reading bytes and stands at the pickle.
         name: What messages call a stream.
+        known: Further classes and functions that the file may ask for, by module and name: a
+            `PickledObject` class, or a `PickledCall`.
+        outside: Gives the object that lies outside of the pickle under a persistent id.
 
     Returns:
         What the file holds.
@@ -49,9 +58,9 @@ def load_pickle(source: str | PathLike[str] | IO[bytes], *, name: str = "") -> o
     """
     if isinstance(source, (str, PathLike)):
         with open_file(Path(source)) as file:
-            return load_pickle(file, name=str(source))
+            return load_pickle(file, name=str(source), known=known, outside=outside)
     try:
-        reader = _Reader(source)
+        reader = _Reader(source, known or {}, outside)
         value = _plain(reader.load(), _Done(reader.spend))
         _check_expanded(value)
         return value
@@ -186,9 +195,15 @@ class _Reader(pickle._Unpickler):
         pickle.BYTEARRAY8[0]: _load_bytearray,
     }
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        known: Mapping[tuple[str, str], Any],
+        outside: Callable[[Any], Any] | None,
+    ) -> None:
         self._source = _Counted(file)
         super().__init__(self._source, encoding="latin1")
+        self._known, self._outside = {**_TABLE, **known}, outside
         self._made = 0
         # Kept beside its weight, a tuple keeps its id.
         self._weights: dict[int, tuple[int, tuple[Any, ...]]] = {}
@@ -209,16 +224,18 @@ class _Reader(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            found = _TABLE[module, name]
+            found = self._known[module, name]
         except KeyError:
             raise _Refused(f"{module}.{name}") from None
-        return found.counted(self.spend) if isinstance(found, _Call) else found
+        return found.counted(self.spend) if isinstance(found, PickledCall) else found
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _Refused("an object outside the file")
+        if self._outside is None:
+            raise _Refused("an object outside the file")
+        return self._outside(pid)
 
 
-class _Call:
+class PickledCall:
     """A function that a pickle may call but not alter."""
 
     __slots__ = ("_function", "_spend")
@@ -228,11 +245,12 @@ class _Call:
     ) -> None:
         self._function, self._spend = function, spend
 
-    def counted(self, spend: Callable[[int], None]) -> "_Call":
+    def counted(self, spend: Callable[[int], None]) -> "PickledCall":
         """The same function; the sizes of what it returns are counted."""
-        return _Call(self._function, spend)
+        return PickledCall(self._function, spend)
 
     def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
         made = self._function(*arguments)
         if self._spend is not None:
             self._spend(made.nbytes if isinstance(made, np.ndarray | np.generic) else _length(made))
@@ -254,13 +272,19 @@ class _Done(dict[int, Any]):
         self.spend = spend
 
 
-class _StandIn:
-    """An object of a known class: its state is kept and read once everything is there."""
+class PickledObject:
+    """A stand-in for an object of a known class: what it becomes is made once everything is read.
+
+    Attributes:
+        arguments: What the object was made with.
+        state: What was put into it afterwards; missing where nothing was.
+    """
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
 
-    def __new__(cls, *arguments: Any) -> "_StandIn":
+    def __new__(cls, *arguments: Any) -> "PickledObject":
+        """A new stand-in, whatever way of making objects the pickle takes."""
         new = object.__new__(cls)
         new.arguments = arguments
         return new
@@ -270,6 +294,14 @@ class _StandIn:
         self.state = state
 
     def plain(self, done: _Done) -> Any:
+        """What the object becomes.
+
+        Args:
+            done: What others have become, by their ids.
+
+        Raises:
+            ValueError: If it is not as its class has it; any other exception does as well.
+        """
         raise NotImplementedError
 
     def fields(self, done: _Done) -> dict[str, Any]:
@@ -280,7 +312,7 @@ class _StandIn:
         return state
 
 
-class _DType(_StandIn):
+class _DType(PickledObject):
     """`numpy.dtype(code)`; the byte order is in the state (its second entry)."""
 
     def plain(self, done: _Done) -> np.dtype[Any]:
@@ -299,7 +331,7 @@ class _DType(_StandIn):
         return dtype
 
 
-class _Array(_StandIn):
+class _Array(PickledObject):
     """`numpy.ndarray`, whose state is (version, shape, dtype, Fortran order, data)."""
 
     def plain(self, done: _Done) -> np.ndarray:
@@ -307,7 +339,7 @@ class _Array(_StandIn):
         return _array(data, dtype, shape, "F" if fortran else "C", done)
 
 
-class _Sparse(_StandIn):
+class _Sparse(PickledObject):
     """`scipy.sparse` matrices and arrays."""
 
     def plain(self, done: _Done) -> np.ndarray:
@@ -343,7 +375,7 @@ class _SparseByColumn(_Sparse):
     by_column = True
 
 
-class _Chumpy(_StandIn):
+class _Chumpy(PickledObject):
     """`chumpy.ch.Ch`: the value is in `x`."""
 
     def plain(self, done: _Done) -> np.ndarray:
@@ -352,7 +384,7 @@ class _Chumpy(_StandIn):
         return np.asarray(value)
 
 
-class _ChumpySelect(_StandIn):
+class _ChumpySelect(PickledObject):
     """`chumpy.reordering.Select`: entries of `a`, flat, in another shape."""
 
     def plain(self, done: _Done) -> np.ndarray:
@@ -364,7 +396,7 @@ class _ChumpySelect(_StandIn):
         return chosen.reshape(fields["preferred_shape"])
 
 
-class _Object(_StandIn):
+class _Object(PickledObject):
     """`object`, which Python 2 names as the base of what it reconstructs."""
 
 
@@ -387,7 +419,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: str, done: _Done) -> np.nda
     return values.reshape(shape, order="F" if order == "F" else "C").copy()
 
 
-def _reconstruct(subtype: Any, shape: Any, kind: Any) -> _StandIn:
+def _reconstruct(subtype: Any, shape: Any, kind: Any) -> PickledObject:
     if subtype is not _Array:
         raise ValueError("expected an array")
     return _Array()
@@ -438,9 +470,9 @@ def _complex(real: Any, imag: Any) -> complex:
     return complex(float(real), float(imag))
 
 
-def _reconstructor(cls: Any, base: Any, state: Any) -> _StandIn:
+def _reconstructor(cls: Any, base: Any, state: Any) -> PickledObject:
     """Python 2's `copy_reg._reconstructor`, for protocols 0 and 1."""
-    if not (isinstance(cls, type) and issubclass(cls, _StandIn)) or base is not _Object:
+    if not (isinstance(cls, type) and issubclass(cls, PickledObject)) or base is not _Object:
         raise ValueError("expected an object of a known class")
     return cls()
 
@@ -452,22 +484,22 @@ def _table() -> dict[tuple[str, str], Any]:
         ("chumpy.ch", "Ch"): _Chumpy,
         ("chumpy", "Ch"): _Chumpy,
         ("chumpy.reordering", "Select"): _ChumpySelect,
-        ("collections", "OrderedDict"): _Call(_ordered_dict),
-        ("_codecs", "encode"): _Call(_encode),
+        ("collections", "OrderedDict"): PickledCall(_ordered_dict),
+        ("_codecs", "encode"): PickledCall(_encode),
     }
     for core in ("numpy.core", "numpy._core"):
-        table[f"{core}.multiarray", "_reconstruct"] = _Call(_reconstruct)
-        table[f"{core}.multiarray", "scalar"] = _Call(_scalar)
-        table[f"{core}.numeric", "_frombuffer"] = _Call(_frombuffer)
+        table[f"{core}.multiarray", "_reconstruct"] = PickledCall(_reconstruct)
+        table[f"{core}.multiarray", "scalar"] = PickledCall(_scalar)
+        table[f"{core}.numeric", "_frombuffer"] = PickledCall(_frombuffer)
     for builtins in ("builtins", "__builtin__"):
         table[builtins, "object"] = _Object
-        table[builtins, "set"] = _Call(_set)
-        table[builtins, "frozenset"] = _Call(_frozenset)
-        table[builtins, "bytes"] = _Call(_no_bytes)
-        table[builtins, "bytearray"] = _Call(_bytearray)
-        table[builtins, "complex"] = _Call(_complex)
+        table[builtins, "set"] = PickledCall(_set)
+        table[builtins, "frozenset"] = PickledCall(_frozenset)
+        table[builtins, "bytes"] = PickledCall(_no_bytes)
+        table[builtins, "bytearray"] = PickledCall(_bytearray)
+        table[builtins, "complex"] = PickledCall(_complex)
     for registry in ("copyreg", "copy_reg"):
-        table[registry, "_reconstructor"] = _Call(_reconstructor)
+        table[registry, "_reconstructor"] = PickledCall(_reconstructor)
     for layout, stand_in in (("csc", _SparseByColumn), ("csr", _Sparse), ("coo", _Sparse)):
         for module in (layout, f"_{layout}"):
             for kind in ("matrix", "array"):
@@ -506,7 +538,7 @@ def _plain(value: Any, done: _Done) -> Any:
     """Put numpy in place of stand-ins; what occurs twice, or in itself, is built once."""
     if id(value) in done:
         return done[id(value)]
-    if isinstance(value, _StandIn):
+    if isinstance(value, PickledObject):
         done[id(value)] = value.plain(done)
     elif isinstance(value, dict):
         new: dict[Any, Any] = {}
@@ -518,7 +550,7 @@ def _plain(value: Any, done: _Done) -> Any:
         items.extend(_plain(item, done) for item in value)
     elif isinstance(value, tuple | set | frozenset):
         done[id(value)] = type(value)(_plain(item, done) for item in value)
-    elif isinstance(value, (_Call, type)):
+    elif isinstance(value, (PickledCall, type)):
         raise ValueError("a function or class by itself is no data")
     else:
         return value

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import torch
 
 from ..errors import InputError
-from ..io.archives import check_torch
 from ..io.atomic import atomic_file
+from ..io.files import open_file
+from ..io.torch_files import load_torch
 
 #: The hash stands in the archive's comment, which ends the file.
 _SEAL = b"propose_prob.sha256:"
@@ -47,21 +48,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: If the file is missing, torn, changed since it was written, or not a checkpoint.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no checkpoint to resume from at {path}")
-    try:
-        with path.open("rb") as file:
-            _check_seal(file, path)
-            check_torch(path)
-            file.seek(0)
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path}: expected a checkpoint of this library, got a torn or foreign file ({reason})"
-        ) from None
+    with open_file(path) as file:
+        _check_seal(file, path)
+        try:
+            state = load_torch(file, path)
+        except InputError as error:
+            raise InputError(
+                f"{path}: expected a checkpoint of this library, got a torn or foreign file "
+                f"({error})"
+            ) from None
     if not isinstance(state, dict) or state.get("format") != "propose_prob.checkpoint/1":
         raise InputError(f"{path}: expected a checkpoint of this library, got another file")
     return state
@@ -77,7 +74,7 @@ def _seal(file: BinaryIO) -> None:
     file.write(_SEAL + digest)
 
 
-def _check_seal(file: BinaryIO, path: Path) -> None:
+def _check_seal(file: IO[bytes], path: Path) -> None:
     size = file.seek(0, 2)
     file.seek(max(0, size - _SEAL_SIZE))
     end = file.read()
@@ -95,7 +92,7 @@ def _check_seal(file: BinaryIO, path: Path) -> None:
         )
 
 
-def _digest(file: BinaryIO, size: int) -> bytes:
+def _digest(file: IO[bytes], size: int) -> bytes:
     """Hash of the next `size` bytes."""
     found = hashlib.sha256()
     while size:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from ..configuration import count, from_dict, number, share
 from ..errors import InputError
+from ..io.files import read_json
 from ..models.baselines import DiffusionConfig, MixtureConfig, RegressionConfig, VariationalConfig
 from ..models.lifting_flow import LiftingConfig
 from ..models.prohmr import ProHMRConfig
 from ..models.propose import ProPoseConfig
 from .simulation import SimulatorConfig
+
+#: Bytes of a configuration's file.
+_LONGEST = 2**24
 
 
 @dataclass(frozen=True)
@@ -346,11 +349,7 @@ def read_config(path: Path, *, default: AnyConfig) -> AnyConfig:
         >>> config.steps, config.model.latent, config.batch_size
         (100, 32, 128)
     """
-    try:
-        values = json.loads(path.read_text())
-    # Too deep a nesting is a RecursionError, too long a number or wrong UTF-8 a ValueError.
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected a JSON configuration ({error})") from None
+    values = read_json(path, "a JSON configuration", most=_LONGEST)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return from_dict(values, default=default)

@@ -19,6 +19,7 @@ from ..configuration import to_dict
 from ..distributions.recalibration import BaseRecalibration, Recalibration
 from ..errors import InputError
 from ..io.atomic import write_text
+from ..io.files import read_text
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
 from .configs import RunConfig
@@ -335,13 +336,11 @@ def _read_log(path: Path, fields: list[str]) -> list[dict[str, Any]]:
     Raises:
         InputError: If it is not one of this training.
     """
-    if path.stat().st_size > _LONGEST_LOG:
-        raise InputError(f"{path}: expected the log of a training, got {path.stat().st_size} bytes")
+    text = read_text(path, "the log of a training", most=_LONGEST_LOG)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            names = reader.fieldnames
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+        names = reader.fieldnames
         whole = all(None not in row and None not in row.values() for row in rows)
         steps = [int(row["step"]) for row in rows] if names == fields and whole else None
     except (ValueError, csv.Error):

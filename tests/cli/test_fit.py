@@ -2,12 +2,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import xarray
 
+from propose_prob import tasks
 from propose_prob.bodies import SkeletonBody, load_open_body
 from propose_prob.cli.fit import motion_files
 from propose_prob.geometry.camera import project
@@ -197,3 +199,71 @@ def test_motions_of_people_with_like_names(run, folder, body_model):
     assert "mo_a-b.bvh: person a-b\n" in out and "mo_a-b_2.bvh: person a b\n" in out
     first, second = (Path(name).read_text() for name in ("mo_a-b.bvh", "mo_a-b_2.bvh"))
     assert first != second
+
+
+@pytest.fixture
+def at_rest(monkeypatch):
+    """Everybody is found at rest, without a fit, which takes seconds."""
+
+    class Found(list):
+        skipped = ()
+
+    def fit_people(model, frames, *, body, surface, **options):
+        found = Found()
+        for frame in frames:
+            count = len(frame.person_ids)
+            theta, shape = torch.eye(3).repeat(count, 24, 1, 1), torch.zeros(count, body.num_shape)
+            posed = body(theta, shape)
+            bodies = SimpleNamespace(
+                theta=theta, shape=shape, translation=torch.zeros(count, 3), joints=posed.joints,
+                projected=posed.joints[..., :2], camera=torch.ones(count, 3),
+                log_density=torch.zeros(count), converged=torch.ones(count, dtype=torch.bool),
+                vertices=posed.vertices if surface else None,
+            )  # fmt: skip
+            found.append(
+                SimpleNamespace(
+                    frames=(frame.frame,) * count,
+                    people=frame.person_ids,
+                    p2d=frame.p2d,
+                    confidence=frame.confidence,
+                    bodies=bodies,
+                )
+            )
+        return found
+
+    monkeypatch.setattr(tasks, "fit_people", fit_people)
+
+
+def people_in(frames):
+    entry = {"category_id": 1, "keypoints": [float(n) for n in range(1, 52)]}
+    return json.dumps([{"image_id": frame, **entry} for frame in range(frames)])
+
+
+def test_the_same_label_in_two_files_is_two_people(run, folder, body_model, at_rest):
+    (folder / "left").mkdir()
+    for name, frames in (("a.json", 3), ("b.json", 2), ("left/a.json", 1)):
+        (folder / name).write_text(people_in(frames))
+    line = ["--model", body_model, "--out", "mo.bvh"]
+    code, out, err = run("fit", "a.json", "b.json", *line)
+    assert code == 0, err
+    assert "mo_a-0.bvh: a, person 0\n" in out and "mo_b-0.bvh: b, person 0\n" in out
+    assert [len(read_bvh(f"mo_{name}-0.bvh")) for name in "ab"] == [3, 2]
+    code, out, err = run("fit", "a.json", "left/a.json", *line)
+    assert code == 0, err
+    names = ("a-json", "left-a-json")
+    assert [len(read_bvh(f"mo_{name}-0.bvh")) for name in names] == [3, 1]
+
+
+@pytest.mark.parametrize(("out", "taken"), [("mo.bvh", "mo_b-0.bvh"), ("mo.ply", "mo_001.ply")])
+def test_outputs_named_after_people_are_no_inputs_either(
+    run, folder, body_model, at_rest, out, taken
+):
+    (folder / "a.json").write_text(people_in(1))
+    (folder / taken).write_text(people_in(1))
+    (folder / "b.json").symlink_to(taken)
+    before = sorted(folder.iterdir())
+    line = ["--model", body_model, "--out", out]
+    line += ["--body", "open"] if out.endswith("ply") else []
+    code, _, err = run("fit", "a.json", "b.json", *line)
+    assert code == 2 and f"{taken}: the output would replace an input" in err
+    assert sorted(folder.iterdir()) == before and "keypoints" in (folder / taken).read_text()

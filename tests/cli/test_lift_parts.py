@@ -1,5 +1,6 @@
 """Lifting into a folder of parts: resumed, shared out, and always the same numbers."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def lift(run, walk, tiny_model):
         argv = ["lift", walk, "--skeleton", "h36m_17", "--model", tiny_model, "--samples", 3]
         return run(*argv, "--part-frames", PART, "--batch-size", 2, "--out", out, *more)
 
+    lifted.model = tiny_model
     return lifted
 
 
@@ -97,6 +99,40 @@ def test_a_killed_run_goes_on_to_the_same_numbers(walk, tiny_model, lift, folder
     assert len(list(folder.glob("killed/part-*"))) < FRAMES, "it was through already"
     assert lift("killed", "--part-frames", 1)[0] == 0
     _assert_same(_contents(folder / "killed"), _contents(folder / "whole"))
+
+
+def test_two_runs_of_the_same_part_at_once_end_alike(lift, folder, monkeypatch):
+    """The second one comes in the middle of the first one's part."""
+    lift("whole")
+    named, seen, inner = Lift.named, [], []
+
+    def and_again(self, frame, path):
+        seen.append(frame)
+        if len(seen) == PART - 1:
+            # As another process, which has random numbers of its own.
+            with torch.random.fork_rng():
+                inner.append(main([*line, "--out", "both"]))
+        return named(self, frame, path)
+
+    line = ["lift", str(folder / "walk.npy"), "--skeleton", "h36m_17", "--samples", "3"]
+    line += ["--batch-size", "2"]
+    line += ["--part-frames", str(PART), "--model", lift.model]
+    monkeypatch.setattr(Lift, "named", and_again)
+    code, _, err = lift("both")
+    assert code == 0 and inner == [0], err
+    _assert_same(_contents(folder / "both"), _contents(folder / "whole"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes")
+@pytest.mark.parametrize("place", ["whole/lift.json", "whole/part-000002.nc", "frames/9.json"])
+def test_pipes_are_refused_and_not_waited_for(lift, folder, run, place, tiny_model):
+    (folder / "frames").mkdir()
+    (folder / "frames" / "0.json").write_text(coco_results(1))
+    lift("whole")
+    (folder / place).unlink(missing_ok=True)
+    os.mkfifo(folder / place)
+    again = ("lift", "frames", "--model", tiny_model, "--out", "new")
+    _refused(lift("whole") if place.startswith("whole") else run(*again), "got a pipe")
 
 
 def test_processes_share_the_parts(lift, folder, monkeypatch):

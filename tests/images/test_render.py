@@ -14,6 +14,7 @@ from propose_prob.images.render_body import Light, Wardrobe, draw_light, paint
 from propose_prob.images.render_set import load_renders, render_set
 from propose_prob.images.renderer import RenderConfig, Renderer
 from propose_prob.images.sources import AugmentConfig, RenderSource, augment
+from propose_prob.io.atomic import locked
 
 CONFIG = RenderConfig("val", size=48)
 
@@ -129,6 +130,13 @@ def test_a_set_resumes_and_grows_to_the_same_items(folder, people, tmp_path):
 def test_another_configuration_is_not_mixed_in(folder):
     with pytest.raises(InputError, match="seed differ"):
         render_set(RenderConfig("val", size=48, seed=3), 6, folder)
+
+
+def test_a_set_that_is_being_rendered_is_left_alone(folder):
+    before = sorted((folder / "val").iterdir())
+    with locked(folder / "val", "another"), pytest.raises(InputError, match="a rendering is going"):
+        render_set(CONFIG, 7, folder)
+    assert sorted((folder / "val").iterdir()) == before
 
 
 def test_broken_sets_are_named(folder, tmp_path):

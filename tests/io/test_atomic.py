@@ -13,6 +13,7 @@ import pytest
 
 import propose_prob
 from propose_prob.errors import InputError
+from propose_prob.io import atomic
 from propose_prob.io.atomic import (
     atomic_file,
     atomic_path,
@@ -232,6 +233,35 @@ def test_leftovers_of_killed_processes_go(tmp_path):
     assert os.listdir(tmp_path) == [".a1.nc.0"]
 
 
+@posix
+def test_what_another_is_writing_is_no_leftover(tmp_path, monkeypatch):
+    path = tmp_path / "a.nc"
+    with atomic_file(path) as first, atomic_file(path) as second:
+        remove_leftovers(path)
+        first.write(b"same")
+        second.write(b"same")
+    assert path.read_bytes() == b"same" and os.listdir(tmp_path) == ["a.nc"]
+    # Who cleans up may come before there is a lock.
+    create, made = atomic._create, []
+
+    def removed_at_once(place):
+        made.append(create(place))
+        if len(made) == 1:
+            place.unlink()
+        return made[-1]
+
+    monkeypatch.setattr(atomic, "_create", removed_at_once)
+    by_file(path)
+    assert len(made) == 2 and path.read_bytes() == b"new" and os.listdir(tmp_path) == ["a.nc"]
+
+
+@posix
+def test_pipes_in_the_place_of_leftovers_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".a.nc.0")
+    remove_leftovers(tmp_path / "a.nc")
+    assert os.listdir(tmp_path) == [".a.nc.0"]
+
+
 def test_discard_removes_what_is_being_written(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
         assert len(os.listdir(tmp_path)) == 1
@@ -277,3 +307,12 @@ def test_a_lock_ends_with_its_process_and_leaves_nothing(tmp_path):
     holder.communicate()
     with locked(tmp_path, "a training"):
         assert not os.listdir(tmp_path)
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", LOCK.replace('"a training"', '"it", wait=True'), str(tmp_path)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1)
+    assert waiting.stdout.readline() == "held\n"
+    waiting.kill()
+    waiting.communicate()
