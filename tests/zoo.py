@@ -25,15 +25,13 @@ from propose_prob.conditional import (
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
-    HomoscedasticGaussian,
-    IdentityTransform,
-    InverseTransform,
     LULinearModule,
     StandardBase,
-    VariationalPILGD,
     coupling_stack,
     glow_stack,
 )
+from propose_prob.conditional.flows import IdentityTransform, InverseTransform
+from propose_prob.conditional.gaussian import HomoscedasticGaussian, VariationalPILGD
 from propose_prob.distributions import PoseFlowDistribution, RecalibratedDistribution
 from propose_prob.distributions.flow import VectorToRotations
 from propose_prob.models import (

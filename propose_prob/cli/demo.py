@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..geometry.skeletons import Skeleton
     from ..io.keypoints import Keypoints
     from ..plotting.demo import DemoContent
-    from ..tasks import LiftedBatch
+    from ..tasks.lifting import LiftedBatch
 
     Array = npt.NDArray[Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..bodies import Body, load_open_body, load_smpl
 from ..errors import InputError
-from ..images import ImageEncoder
+from ..images.encoder import ImageEncoder
 from ..images.render_set import load_renders
 from ..images.resnet import load_backbone
 from ..images.sources import ImageSource, RenderSource

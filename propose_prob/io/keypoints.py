@@ -412,7 +412,7 @@ class Keypoints:
             frame.
 
     Example:
-        >>> from propose_prob.geometry import COCO_17
+        >>> from propose_prob.geometry.skeletons import COCO_17
         >>> people = Keypoints(torch.ones(2, 17, 2), torch.ones(2, 17), COCO_17, "00001", (0, 1))
         >>> len(people.person_ids), people.skeleton.joint_names[0]
         (2, 'nose')

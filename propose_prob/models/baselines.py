@@ -10,14 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from ..conditional import (
-    ConditionalFlow,
-    HomoscedasticGaussian,
-    IdentityTransform,
-    StandardBase,
-    Standardizer,
-    VariationalPILGD,
-)
+from ..conditional import ConditionalFlow, StandardBase, Standardizer
+from ..conditional.flows import IdentityTransform
+from ..conditional.gaussian import HomoscedasticGaussian, VariationalPILGD
 from ..configuration import count, given, number, share
 from ..distributions import (
     DecodedPoseDistribution,

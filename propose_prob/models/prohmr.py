@@ -44,8 +44,8 @@ class ProHMRConfig:
         joints: K, joints of the body.
         keypoints: J, keypoints of the default encoder.
         encoder: `"keypoints"`: a residual MLP on 2D keypoints with visibility; `"image"`: a
-            residual network on images (`images.ImageEncoder`), as in the paper; `"custom"`: a
-            module that the user gives, for feature vectors or anything else.
+            residual network on images (`images.encoder.ImageEncoder`), as in the paper; `"custom"`:
+            a module that the user gives, for feature vectors or anything else.
         base: `"pagd"`: mean and spread read off the evidence; `"standard"`: N(0, I), the paper's.
         clamp: alpha of eq. 5 of ProPose on the base's mean and log standard deviation.
         coupling: Kind of coupling; only additive ones (the paper's) have a mode in closed form.

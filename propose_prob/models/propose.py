@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, VariationalPILGD
+from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase
 from ..conditional.flows import coupling_stack
+from ..conditional.gaussian import VariationalPILGD
 from ..configuration import count, given, number, share
 from ..distributions import DecodedPoseDistribution, FlowDistribution, RecalibratedDistribution
 from ..distributions.recalibration import default_recalibration

@@ -8,18 +8,16 @@ import torch
 
 from propose_prob.conditional import (
     ActNorm,
-    ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
-    IdentityTransform,
-    InverseTransform,
     LULinearModule,
     StandardBase,
     coupling_stack,
     freeze,
     glow_stack,
 )
+from propose_prob.conditional.flows import ComposedTransform, IdentityTransform, InverseTransform
 from propose_prob.nn import ConditionalMLP
 from propose_prob.nn.fused import FrozenLinear
 from propose_prob.weights import available, load, save

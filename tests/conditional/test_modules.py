@@ -10,16 +10,16 @@ from propose_prob.conditional import (
     PAGD,
     PILGD,
     ActNorm,
-    ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
     LULinearModule,
     StandardBase,
-    VariationalPILGD,
     coupling_stack,
     glow_stack,
 )
+from propose_prob.conditional.flows import ComposedTransform
+from propose_prob.conditional.gaussian import VariationalPILGD
 from propose_prob.distributions import FlowDistribution
 from propose_prob.nn import ConditionalMLP, ResidualMLP
 from tests.zoo import CONTEXT, TRANSFORMS, VECTOR_DISTRIBUTIONS, flow_module, randn

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import CalibrationCurve, best_of, energy_scores, mpjpe
+from propose_prob.evaluation import CalibrationCurve, energy_scores, mpjpe
 from propose_prob.evaluation.calibration import LEVELS, Calibration, calibration_hits
+from propose_prob.evaluation.metrics import best_of
 
 seeds = st.integers(0, 2**32 - 1)
 

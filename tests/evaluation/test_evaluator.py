@@ -10,23 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
-from propose_prob.evaluation import (
-    PROTOCOLS,
-    CalibrationCurve,
-    Evaluator,
-    Protocol,
-    auc,
-    crps,
-    mpjpe,
-    n_mpjpe,
-    pa_mpjpe,
-    pck,
-)
+from propose_prob.evaluation import PROTOCOLS, CalibrationCurve, Protocol, mpjpe, pa_mpjpe
 from propose_prob.evaluation.bones import bone_pairs, bone_symmetry, bone_variation
 from propose_prob.evaluation.estimates import estimate
-from propose_prob.evaluation.metrics import METRICS, Metrics, cps, joint_errors
+from propose_prob.evaluation.evaluator import Evaluator
+from propose_prob.evaluation.metrics import METRICS, Metrics, auc, cps, joint_errors, n_mpjpe, pck
 from propose_prob.evaluation.motion_errors import MotionErrors
-from propose_prob.evaluation.scores import joint_spread
+from propose_prob.evaluation.scores import crps, joint_spread
 from propose_prob.evaluation.sharpness import SpreadErrorHistogram
 from propose_prob.geometry.alignment import procrustes
 from propose_prob.geometry.skeletons import H36M_17

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from propose_prob.evaluation import acceleration_error
-from propose_prob.evaluation.motion_errors import MotionErrors, mpjve
+from propose_prob.evaluation.motion_errors import MotionErrors, acceleration_error, mpjve
 
 
 def sequences(frames=9, seed=0):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import crps, energy_scores
-from propose_prob.evaluation.scores import joint_spread, nll_per_coordinate
+from propose_prob.evaluation import energy_scores
+from propose_prob.evaluation.scores import crps, joint_spread, nll_per_coordinate
 
 seeds = st.integers(0, 2**32 - 1)
 

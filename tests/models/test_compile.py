@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from propose_prob.conditional import freeze
-from propose_prob.models import LiftingConfig, LiftingFlow, PointEstimator, Sampler
+from propose_prob.models import LiftingConfig, LiftingFlow, Sampler
+from propose_prob.models.export import PointEstimator
 from propose_prob.weights import load
 from tests.zoo import perturbed
 

@@ -10,13 +10,13 @@ from propose_prob.models import (
     LiftingConfig,
     LiftingFlow,
     MixtureDensity,
-    PointEstimator,
     ProPose,
     ProPoseConfig,
     Sampler,
     export_onnx,
     export_program,
 )
+from propose_prob.models.export import PointEstimator
 from propose_prob.weights import available, load
 from tests.zoo import perturbed
 

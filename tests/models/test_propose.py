@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.distributions import Independent
 
-from propose_prob.conditional import StandardBase, VariationalPILGD
+from propose_prob.conditional import StandardBase
+from propose_prob.conditional.gaussian import VariationalPILGD
 from propose_prob.distributions import DecodedPoseDistribution, FlowDistribution
 from propose_prob.errors import InputError
 from propose_prob.models import ConditionalVAE, LiftingFlow, ProHMR, ProPose, ProPoseConfig

@@ -9,9 +9,10 @@ from propose_prob.evaluation import CalibrationCurve
 from propose_prob.evaluation.coverage import PITHistogram
 from propose_prob.evaluation.sharpness import SpreadErrorHistogram
 from propose_prob.geometry.skeletons import H36M_17
-from propose_prob.plotting import draw_calibration, draw_ellipsoids
+from propose_prob.plotting import draw_calibration
 from propose_prob.plotting.diagnostics import (
     draw_best_of,
+    draw_ellipsoids,
     draw_pit,
     draw_sparsification,
     draw_spread_error,

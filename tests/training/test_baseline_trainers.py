@@ -16,9 +16,7 @@ from propose_prob.models.evidence import Evidence
 from propose_prob.models.registry import REGISTRY
 from propose_prob.training.loop import TrainingLoop, finish
 from propose_prob.training.simulation import Simulator
-from propose_prob.training.trainers import (
-    SingleTrainer,
-)
+from propose_prob.training.trainers import SingleTrainer
 from propose_prob.training.validation import Validation
 from propose_prob.weights.store import load
 
