@@ -104,6 +104,7 @@ def check_ranges(config: Any, *, default: Any = None, where: str = "") -> None:
 
     Raises:
         InputError: If a number is not finite, too small or too large; the message names it.
+        TypeError: If a field of a number states no range.
 
     Example:
         >>> from propose_prob.training.configs import TrainConfig
@@ -118,7 +119,9 @@ def check_ranges(config: Any, *, default: Any = None, where: str = "") -> None:
         if dataclasses.is_dataclass(value):
             check_ranges(value, default=usual, where=f"{where}{name}.")
         elif not isinstance(value, (bool, str)):
-            stated: _Range = entry.metadata["range"]
+            stated: _Range | None = entry.metadata.get("range")
+            if stated is None:
+                raise TypeError(f"{type(config).__name__}.{name} has to state its range")
             if stated.given and usual is not None and value != usual:
                 raise _wrong(where + name, f"{usual}, as the data have", value)
             if not stated.holds(value):

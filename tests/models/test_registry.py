@@ -11,6 +11,7 @@ import torch
 
 from propose_prob import weights
 from propose_prob.cli import app, train
+from propose_prob.configuration import count
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.models import registry
 from propose_prob.models.baselines import RegressionBaseline, RegressionConfig
@@ -53,7 +54,7 @@ class Toy(RegressionBaseline):
 
 @dataclasses.dataclass(frozen=True)
 class ToyConfig(RegressionConfig):
-    width: int = 16
+    width: int = count(16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def toy(monkeypatch):
         "joints",
         "Train a toy.",
     )
-    for user in (registry, app, train):
+    for user in (registry, train):
         monkeypatch.setattr(user, "REGISTRY", {**REGISTRY, "toy": entry})
     monkeypatch.setattr(store, "STORED", {**STORED, "Toy": entry})
     return entry
