@@ -97,5 +97,5 @@ def test_a_row_is_enough_to_train_store_and_list_a_model(toy, tmp_path, capsys):
     assert small_model(toy)(randn(3, 2)).mode.shape == (3, 3)
     assert app.main(["train", "--help"]) == 0
     assert "Train a toy." in capsys.readouterr().out
-    assert app.main(["train", "toi"]) == 2
-    assert "toy), got 'toi'" in capsys.readouterr().err
+    assert app.main(["train", "top"]) == 2
+    assert "toy), got 'top'" in capsys.readouterr().err
