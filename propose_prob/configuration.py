@@ -72,7 +72,16 @@ def number(default: float, *, low: float = 0.0, above: float | None = None, high
 
 
 def share(default: float) -> Any:
-    """A field for a probability or a share, 0 to 1."""
+    """A field for a probability or a share, 0 to 1.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Config:
+        ...     dropout: float = share(0.1)
+        >>> check_ranges(Config(1.5))
+        Traceback (most recent call last):
+        propose_prob.errors.InputError: configuration: dropout must be 0 to 1, got 1.5
+    """
     return _stated(default, _Range(0.0, 1.0))
 
 
@@ -80,17 +89,44 @@ def count(
     default: int, *, low: int = 1, high: int = _SIZE, long: bool = False,
     at_most: str | None = None,
 ) -> Any:  # fmt: skip
-    """A field for a whole number: a size, or with `long` a number of batches or a seed."""
+    """A field for a whole number: a size, or with `long` a number of batches or a seed.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Config:
+        ...     blocks: int = count(2, low=0)
+        >>> check_ranges(Config(-1))
+        Traceback (most recent call last):
+        propose_prob.errors.InputError: configuration: blocks must be 0 to 65536, got -1
+    """
     return _stated(default, _Range(low, _LONG if long else high, at_most=at_most))
 
 
 def given(default: int) -> Any:
-    """A field for a size that the training data decide."""
+    """A field for a size that the training data decide.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Config:
+        ...     joints: int = given(17)
+        >>> from_dict({"joints": 18}, default=Config())
+        Traceback (most recent call last):
+        propose_prob.errors.InputError: configuration: joints must be 17, as the data have, got 18
+    """
     return _stated(default, _Range(1, _SIZE, given=True))
 
 
 def pair(default: tuple[float, float], *, low: float, high: float, ordered: bool = True) -> Any:
-    """A field for two numbers, by default the smaller one first."""
+    """A field for two numbers, by default the smaller one first.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Config:
+        ...     span: tuple[float, float] = pair((1.0, 2.0), low=0.0, high=9.0, ordered=False)
+        >>> check_ranges(Config((2.0, 9.5)))
+        Traceback (most recent call last):
+        propose_prob.errors.InputError: configuration: span must be 0 to 9, got (2.0, 9.5)
+    """
     return _stated(default, _Range(low, high, ordered=ordered))
 
 
@@ -104,6 +140,7 @@ def check_ranges(config: Any, *, default: Any = None, where: str = "") -> None:
 
     Raises:
         InputError: If a number is not finite, too small or too large; the message names it.
+        TypeError: If a field of a number states no range.
 
     Example:
         >>> from propose_prob.training.configs import TrainConfig
@@ -118,7 +155,9 @@ def check_ranges(config: Any, *, default: Any = None, where: str = "") -> None:
         if dataclasses.is_dataclass(value):
             check_ranges(value, default=usual, where=f"{where}{name}.")
         elif not isinstance(value, (bool, str)):
-            stated: _Range = entry.metadata["range"]
+            stated: _Range | None = entry.metadata.get("range")
+            if stated is None:
+                raise TypeError(f"{type(config).__name__}.{name} has to state its range")
             if stated.given and usual is not None and value != usual:
                 raise _wrong(where + name, f"{usual}, as the data have", value)
             if not stated.holds(value):

@@ -110,6 +110,15 @@ def test_messages_say_what_may_be(values, message):
     assert str(error.value) == f"configuration: {message}"
 
 
+def test_a_number_without_a_range_is_a_mistake_of_whoever_wrote_it():
+    @dataclasses.dataclass(frozen=True)
+    class Silent:
+        width: int = 3
+
+    with pytest.raises(TypeError, match=r"Silent\.width has to state its range"):
+        check_ranges(Silent())
+
+
 def test_what_the_data_decide_is_fixed_in_a_training_only():
     entry = REGISTRY["propose"]
     with pytest.raises(InputError, match=r"model\.joints must be 17, as the data have, got 18"):

@@ -21,7 +21,6 @@ import tyro
 
 from ..errors import InputError
 from ..io.atomic import discard
-from ..models.registry import REGISTRY
 from .demo import Demo
 from .evaluate import Evaluate
 from .fit import Fit
@@ -195,9 +194,11 @@ def _parse(args: list[str]) -> _Command:
 
 
 def _parse_training(args: list[str]) -> _Command:
+    # Needs torch, which takes seconds to import.
+    from ..models.registry import REGISTRY
+
     name = args[0] if args else ""
     if name in REGISTRY:
-        # torch's optimizers and the trainers take a second to import.
         from .train import train_command
 
         return _read(train_command(name), ["train", name], args[1:])

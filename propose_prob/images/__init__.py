@@ -1,4 +1,4 @@
-"""Poses from images: encoders, crops, renders and their training; needs the extra `images`."""
+"""Poses from images: encoders, crops, renders, training; photographs need the extra `images`."""
 
 from .crops import crop_keypoints
 from .overlay import overlay_body

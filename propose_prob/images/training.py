@@ -399,11 +399,14 @@ class FrozenBackboneTrainer(ImageTrainer):
 
     def _distil(self) -> dict[str, float]:
         pairs = self._batch()
-        wanted, known = self._teach(pairs)
-        error = (self._context(pairs) - wanted).square().mean(-1)
-        loss = objectives.masked_mean(error, known)
+        loss = self._together(self.model, self._distillation, pairs)
         self._update(loss, self.optimiser, self.model)
         return {"distil": loss.item()}
+
+    def _distillation(self, pairs: BodyPairs) -> Tensor:
+        wanted, known = self._teach(pairs)
+        error = (self._context(pairs) - wanted).square().mean(-1)
+        return objectives.masked_mean(error, known)
 
     @torch.no_grad()
     def _teach(self, pairs: BodyPairs) -> tuple[Tensor, Tensor]:

@@ -145,17 +145,13 @@ class BodyTrainer(SharedTrainer):
             FloatingPointError: If the loss is no longer finite.
         """
         pairs = self._batch()
-        losses, fake = self.losses(pairs)
+        losses, fake = self._together(self.model, self.losses, pairs)
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")
         self._update(total, self.optimiser, self.model)
         if self.config.loss.adversarial:
-            real = self.discriminator(pairs.theta[pairs.has_body], pairs.shape[pairs.has_body])
-            theta, shape = fake
-            loss = objectives.lsgan_discriminator_loss(
-                real, self.discriminator(theta.detach(), shape.detach())[: len(real)]
-            )
+            loss = self._together(self.discriminator, self._discriminator_loss, pairs, fake)
             self._update(loss, self.optimiser_d, self.discriminator)
             losses["discriminator"] = loss
         return {name: value.item() for name, value in losses.items()}
@@ -163,6 +159,10 @@ class BodyTrainer(SharedTrainer):
     def losses(self, pairs: BodyPairs) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """The generator's losses of a batch by name, and the sample that the adversary judges."""
         return self._losses(_without_unknown(pairs), self._context(pairs))
+
+    def _discriminator_loss(self, pairs: BodyPairs, fake: tuple[Tensor, Tensor]) -> Tensor:
+        real = self.discriminator(pairs.theta[pairs.has_body], pairs.shape[pairs.has_body])
+        return objectives.lsgan_discriminator_loss(real, self.discriminator(*fake)[: len(real)])
 
     @abstractmethod
     def _context(self, pairs: BodyPairs) -> Tensor:
@@ -214,7 +214,7 @@ class BodyTrainer(SharedTrainer):
         if loss.adversarial:
             scores = self.discriminator(theta[0], shape)
             losses["adversarial"] = loss.adversarial * objectives.lsgan_generator_loss(scores)
-        return losses, (theta[0], shape)
+        return losses, (theta[0].detach(), shape.detach())
 
     def _target(self, pairs: BodyPairs) -> Tensor:
         """The rotations' 6D numbers `(B, 6 K)`, noised so that their density stays finite."""

@@ -159,7 +159,7 @@ class ProPoseTrainer(SharedTrainer):
         """One batch of phase 1: recon3D, the gated bidirectional loss, the adversarial part."""
         pairs = self._batch()
         self._freeze("phase2", True)
-        losses = self._generator_losses(pairs)
+        losses = self._together(self.model, self._generator_losses, pairs)
         self._update(torch.stack(list(losses.values())).sum(), self.optimiser1, "phase1")
         self._freeze("phase2", False)
         if self.config.loss.adversarial:
@@ -172,16 +172,14 @@ class ProPoseTrainer(SharedTrainer):
         with torch.no_grad():
             pilgd = self.model.embed(pairs.joints, pairs.features)
             w, mu = pilgd.sample(), pilgd.mean
-        losses = self._flow_losses(pairs, w, mu)
+        losses = self._together(self.model, self._flow_losses, pairs, w, mu)
         self._update(torch.stack(list(losses.values())).sum(), self.optimiser2, "phase2")
         return {name: value.item() for name, value in losses.items()}
 
     def step_end_to_end(self) -> dict[str, float]:
         """One batch in which all parameters move together (Table 6)."""
         pairs = self._batch()
-        losses = self._generator_losses(pairs)
-        pilgd = self.model.embed(pairs.joints, pairs.features)
-        losses |= self._flow_losses(pairs, pilgd.rsample(), pilgd.mean)
+        losses = self._together(self.model, self._all_losses, pairs)
         self.optimiser1.zero_grad(set_to_none=True)
         self._update(
             torch.stack(list(losses.values())).sum(), self.optimiser2, "phase2", step=False
@@ -191,6 +189,11 @@ class ProPoseTrainer(SharedTrainer):
         if self.config.loss.adversarial:
             losses["discriminator"] = self._discriminator_step(pairs)
         return {name: value.item() for name, value in losses.items()}
+
+    def _all_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        losses = self._generator_losses(pairs)
+        pilgd = self.model.embed(pairs.joints, pairs.features)
+        return losses | self._flow_losses(pairs, pilgd.rsample(), pilgd.mean)
 
     def _generator_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         loss, model = self.config.loss, self.model
@@ -237,17 +240,20 @@ class ProPoseTrainer(SharedTrainer):
         return losses
 
     def _discriminator_step(self, pairs: Pairs) -> Tensor:
+        value = self._together(self.discriminator, self._discriminator_loss, pairs)
+        self.optimiser_d.zero_grad(set_to_none=True)
+        value.backward()
+        self.optimiser_d.step()
+        return value
+
+    def _discriminator_loss(self, pairs: Pairs) -> Tensor:
         model, loss = self.model, self.config.loss
         with torch.no_grad():
             latent = model.embed(pairs.joints, pairs.features).sample()
             fake = model.standardise(model.bind_decoder(pairs.features)(latent))
         real_energy, _ = self.discriminator(model.standardise(pairs.joints), pairs.features)
         fake_energy, _ = self.discriminator(fake, pairs.features)
-        value = objectives.discriminator_loss(real_energy, fake_energy, margin=loss.margin)
-        self.optimiser_d.zero_grad(set_to_none=True)
-        value.backward()
-        self.optimiser_d.step()
-        return value
+        return objectives.discriminator_loss(real_energy, fake_energy, margin=loss.margin)
 
     def _draw(self) -> Pairs:
         batch = self.simulator(self.config.batch_size, self.generator)
@@ -350,7 +356,7 @@ class SingleTrainer(SharedTrainer, Generic[Model]):
         Raises:
             FloatingPointError: If they are not finite.
         """
-        losses = self.losses(self._batch())
+        losses = self._together(self.model, self.losses, self._batch())
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")

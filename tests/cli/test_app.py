@@ -148,6 +148,14 @@ def test_parsing_imports_neither_plots_nor_arviz():
     assert python("-c", code).returncode == 0
 
 
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from propose_prob.cli import main; main(['--help']); main(['demo', '--help']);"
+        "main(['lift', '--bogus']); sys.exit('torch' in sys.modules)"
+    )
+    assert python("-c", code).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -312,3 +313,9 @@ def test_the_command_says_what_is_missing(options, message, renders, spin, tmp_p
     args = [places.get(option, option) for option in options]
     assert main(["train", "image", "--out", str(tmp_path / "out"), *args]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_reading_images_needs_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(InputError, match=r"photo.jpg: .* pip install 'propose_prob\[images\]'$"):
+        read_image(tmp_path / "photo.jpg")

@@ -11,6 +11,7 @@ import torch
 
 from propose_prob import weights
 from propose_prob.cli import app, train
+from propose_prob.configuration import count
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.models import registry
 from propose_prob.models.baselines import RegressionBaseline, RegressionConfig
@@ -53,7 +54,7 @@ class Toy(RegressionBaseline):
 
 @dataclasses.dataclass(frozen=True)
 class ToyConfig(RegressionConfig):
-    width: int = 16
+    width: int = count(16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def toy(monkeypatch):
         "joints",
         "Train a toy.",
     )
-    for user in (registry, app, train):
+    for user in (registry, train):
         monkeypatch.setattr(user, "REGISTRY", {**REGISTRY, "toy": entry})
     monkeypatch.setattr(store, "STORED", {**STORED, "Toy": entry})
     return entry
@@ -96,5 +97,5 @@ def test_a_row_is_enough_to_train_store_and_list_a_model(toy, tmp_path, capsys):
     assert small_model(toy)(randn(3, 2)).mode.shape == (3, 3)
     assert app.main(["train", "--help"]) == 0
     assert "Train a toy." in capsys.readouterr().out
-    assert app.main(["train", "toi"]) == 2
-    assert "toy), got 'toi'" in capsys.readouterr().err
+    assert app.main(["train", "top"]) == 2
+    assert "toy), got 'top'" in capsys.readouterr().err
