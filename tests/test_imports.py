@@ -224,3 +224,12 @@ print(before, Distribution._validate_args)
 def test_public_names_exist():
     for name in propose_prob.__all__:
         assert getattr(propose_prob, name) is not None
+
+
+def test_the_version_is_in_one_place():
+    """Outside of `__init__.py` nothing that builds, installs or cites the package repeats it."""
+    project = ROOT.parent
+    for name in ("pyproject.toml", "CITATION.cff", "docs/conf.py", "Makefile"):
+        assert propose_prob.__version__ not in (project / name).read_text(), name
+    found = [path for path in MODULES if f'"{propose_prob.__version__}"' in path.read_text()]
+    assert found == [ROOT / "__init__.py"]

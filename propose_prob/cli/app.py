@@ -19,6 +19,7 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
+from .. import __version__
 from ..errors import InputError
 from ..io.atomic import discard
 from .demo import Demo
@@ -26,7 +27,6 @@ from .evaluate import Evaluate
 from .fit import Fit
 from .fuse import Fuse
 from .lift import Lift
-from .options import package_version
 from .output import complain, printable, settle, tell, trace
 from .photo import Photo
 from .render import Render
@@ -113,7 +113,7 @@ def _run(args: list[str]) -> int:
         # asks Python for warnings has asked first.
         warnings.filterwarnings("ignore", category=RuntimeWarning, append=True)
         if args == ["--version"]:
-            tell(f"{_PROGRAM} {package_version()}")
+            tell(f"{_PROGRAM} {__version__}")
         else:
             command = _parse(args)
             _check_whole_numbers(command)

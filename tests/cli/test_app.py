@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import propose_prob
 from propose_prob.cli import app
 
 
@@ -21,7 +22,8 @@ def one_line(text):
 
 def test_version_as_a_user_types_it():
     done = python("-m", "propose_prob", "--version")
-    assert done.returncode == 0 and done.stdout.startswith("propose-prob ") and not done.stderr
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout == f"propose-prob {propose_prob.__version__}\n"
 
 
 def test_help_names_every_command(run):
