@@ -10,7 +10,7 @@ import propose_prob
 
 PAGE = Path(__file__).parents[2] / "docs" / "public-api.md"
 #: Commands, and what the top level re-exports.
-ELSEWHERE = {"cli", "weights", "errors", "devices", "__main__"}
+ELSEWHERE = {"cli", "configuration", "weights", "errors", "devices", "__main__"}
 
 
 def parts():
