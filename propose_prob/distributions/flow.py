@@ -158,7 +158,7 @@ def _kl_flow_flow(p: FlowDistribution, q: FlowDistribution) -> Tensor:
     return kl_divergence(p.base_dist, q.base_dist)
 
 
-def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
+def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent[Normal]:
     """Normal distribution of vectors with independent elements; `loc` and `scale` are `(..., d)`.
 
     Example:

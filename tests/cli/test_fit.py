@@ -75,7 +75,7 @@ def test_fit_as_a_user_types_it(people, body_model, folder):
         torch.testing.assert_close(posed, joints, rtol=1e-4, atol=1e-4)
 
 
-def test_netcdf_holds_the_same_as_npz(run, people, body_model, folder):
+def test_netcdf_holds_the_same_as_npz(run, people, body_model, folder, few_fitting_steps):
     for name in ("a.nc", "a.npz"):
         code, _, err = run("fit", *fast(people, "--model", body_model, "--out", name))
         assert code == 0, err
@@ -89,14 +89,14 @@ def test_netcdf_holds_the_same_as_npz(run, people, body_model, folder):
         assert "weak-perspective" in data.attrs["protocol"]
 
 
-def test_motion_is_one_file_for_each_person(run, people, body_model, folder):
+def test_motion_is_one_file_for_each_person(run, people, body_model, folder, few_fitting_steps):
     code, out, err = run("fit", *fast(people, "--model", body_model, "--out", "walk.bvh"))
     assert code == 0, err
     assert "walk_0.bvh and 1 more" in out
     assert [read_bvh(f"walk_{i}.bvh").rotations.shape[0] for i in (0, 1)] == [2, 1]
 
 
-def test_surfaces_open_in_other_programs(run, people, body_model, folder):
+def test_surfaces_open_in_other_programs(run, people, body_model, folder, few_fitting_steps):
     trimesh = pytest.importorskip("trimesh", reason="trimesh is missing: extra [mesh]")
     common = fast(people, "--model", body_model, "--body", "open")
     assert run("fit", *common, "--out", "all.glb")[0] == 0
@@ -182,7 +182,7 @@ def test_every_label_gets_a_file_of_its_own():
     assert motion_files(Path("mo.bvh"), ["a b", "a b"]) == {"a b": Path("mo.bvh")}
 
 
-def test_motions_of_people_with_like_names(run, folder, body_model):
+def test_motions_of_people_with_like_names(run, folder, body_model, few_fitting_steps):
     people = [
         {"image_id": frame, "category_id": 1, "track_id": label, "keypoints": points}
         for frame in range(2)

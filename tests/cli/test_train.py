@@ -18,6 +18,9 @@ from propose_prob.training.simulation import Simulator
 from propose_prob.training.trainers import LiftingTrainer, ProPoseTrainer
 from propose_prob.training.validation import Validation
 from propose_prob.weights.store import load
+from tests.training.descent import falls, losses_of_small_steps
+
+pytestmark = pytest.mark.usefixtures("few_validation_pairs")
 
 TINY = {
     "steps": 12,
@@ -147,13 +150,10 @@ def test_validation_leaves_the_random_state_alone(tmp_path: Path) -> None:
     assert run.validation.scores(run.model) == first
 
 
-@every_kind
-def test_training_lowers_the_validation_score(tmp_path: Path, kind: str) -> None:
-    run = make_run(tmp_path, kind=kind, steps=200, batch_size=64, average=0.9)
-    before = run.validation.scores(run.model)
-    run.train()
-    after = run.validation.scores(run.model)
-    assert after.energy < 0.9 * before.energy
+def test_small_steps_of_the_lifting_flow_lower_the_loss_of_their_batch() -> None:
+    trainer = make_trainer(from_dict(TINY_LIFTING, default=LiftingTrainConfig()))
+    trainer.prepare(2)
+    assert falls(losses_of_small_steps(trainer, trainer.step))
 
 
 @pytest.mark.parametrize(

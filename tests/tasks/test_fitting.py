@@ -347,7 +347,7 @@ def model():
     return ProHMR(config).eval().requires_grad_(False)
 
 
-def test_a_stream_is_fitted_person_by_person_and_the_rest_is_named(model):
+def test_a_stream_is_fitted_person_by_person_and_the_rest_is_named(model, few_fitting_steps):
     truth = scene(3)
     people = list(frames(truth))
     hidden = torch.full((1, 17, 2), torch.nan)
@@ -366,7 +366,7 @@ def test_a_stream_is_fitted_person_by_person_and_the_rest_is_named(model):
         assert batch.bodies.log_density.isfinite().all()
 
 
-def test_a_stream_poses_other_bodies(model):
+def test_a_stream_poses_other_bodies(model, few_fitting_steps):
     stream = fit_people(model, frames(scene(1)), body=load_open_body(), solver="lm", surface=True)
     bodies = next(stream).bodies
     assert bodies.vertices.shape == (1, 13492, 3) and bodies.focal is None

@@ -20,6 +20,8 @@ from propose_prob.training import loop
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
 from propose_prob.training.parallel import process_group
 
+pytestmark = pytest.mark.usefixtures("few_validation_pairs")
+
 CONFIG = {
     "steps": 8,
     "batch_size": 8,
@@ -130,7 +132,7 @@ def test_a_checkpoint_of_odd_numbers_is_refused_in_one_line(place, capsys, chang
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, few_validation_pairs):
     """What the checkpoint of a finished training holds."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
