@@ -3,20 +3,19 @@
 Names are imported when they are first used, so that `propose-prob --help` needs no torch.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Neither of them imports anything that may lie in the working folder.
 from ._path import leave_working_folder_out
 from .errors import InputError
 
+leave_working_folder_out()
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .weights import available, average, load, save
 
 __version__ = "0.1.0"
-
-leave_working_folder_out()
 
 __all__ = ["InputError", "__version__", "available", "average", "load", "save"]
 
@@ -27,7 +26,9 @@ _PARTS = frozenset(
 )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    import importlib
+
     if name in {"available", "average", "load", "save"}:
         return getattr(importlib.import_module(".weights", __name__), name)
     if name in _PARTS:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..geometry.rotations import matrix_from_axis_angle
 from ..geometry.skeletons import BODY_25, COCO_17, DERIVED, H36M_17, MPII_16, SMPL_24, Skeleton
 from ..io.archives import map_npy, plain_array, read_npz
@@ -215,7 +215,8 @@ def _skeleton_of(tree: Any, path: Path) -> Skeleton:
     # The root's parent is -1, stored as 4294967295 in unsigned numbers.
     parents = (-1, *(int(parent) for parent in tree[0, 1:]))
     if parents != skeleton.parents:
-        raise InputError(f"expected the joints of {skeleton.name} in {path}, got parents {parents}")
+        got = short(str(parents))
+        raise InputError(f"expected the joints of {skeleton.name} in {path}, got parents {got}")
     return skeleton
 
 

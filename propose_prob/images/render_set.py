@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..configuration import from_dict, to_dict
-from ..errors import InputError
-from ..io.amass import read_arrays
+from ..errors import InputError, short
+from ..io.amass import read_arrays, real
 from ..io.archives import map_npy
 from ..io.atomic import atomic_file, locked, write_text
 from ..io.files import read_json
@@ -26,6 +26,19 @@ __all__ = ["RenderSet", "load_renders", "render_set"]
 #: Items of a shard: what a kill loses at most.
 _SHARD = 250
 _FORMAT = "propose_prob.renders/1"
+#: What is stored of each person, and of what kind it is where it is no floating-point number.
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "theta": (24, 3, 3),
+    "shape": (10,),
+    "translation": (3,),
+    "focal": (),
+    "joints": (17, 3),
+    "keypoints": (17, 2),
+    "visible": (17,),
+    "occluded": (17,),
+    "frame": (),
+}
+_KINDS = {"visible": "b", "occluded": "b", "frame": "i"}
 
 
 def render_set(
@@ -146,11 +159,13 @@ def load_renders(folder: str | Path, split: str = "train") -> RenderSet:
     try:
         config = from_dict(stored, default=RenderConfig())
     except InputError as error:
-        raise InputError(f"{target / 'config.json'}: not of a set of renders ({error})") from None
+        raise InputError(
+            f"{target / 'config.json'}: not of a set of renders ({short(str(error))})"
+        ) from None
     images, truths = [], []
     shard = 0
     while (path := target / f"{shard:05d}.truth.npz").is_file():
-        truth = read_arrays(path, TRUTH)
+        truth = _read_truth(path)
         pictures = _open_images(target, shard, config.size, len(truth["theta"]))
         truths.append(truth)
         images.append(pictures)
@@ -193,7 +208,26 @@ def _render_shard(
 def _stored(target: Path, shard: int) -> int:
     """How many items of a shard are on disk."""
     path = target / f"{shard:05d}.truth.npz"
-    return len(read_arrays(path, ("frame",))["frame"]) if path.is_file() else 0
+    return len(_read_truth(path)["frame"]) if path.is_file() else 0
+
+
+def _read_truth(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """What is stored of the people of a shard besides their images.
+
+    Raises:
+        InputError: If it is not as `render_set` stores it.
+    """
+    stored = read_arrays(path, TRUTH)
+    count = stored["frame"].shape[:1]
+    for name, values in stored.items():
+        shape, kind = (*count, *_SHAPES[name]), _KINDS.get(name, "f")
+        if not count or values.shape != shape or values.dtype.kind != kind:
+            raise InputError(
+                f"{path}: expected {name} as renders have it, got {values.dtype} {values.shape}"
+            )
+        if kind == "f":
+            stored[name] = real(path, name, values)
+    return stored
 
 
 def _open_images(target: Path, shard: int, size: int, count: int) -> npt.NDArray[np.uint8]:

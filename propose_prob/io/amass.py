@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError, short
 from ..geometry.rotations import matrix_from_axis_angle
-from .archives import DAMAGE, check_archive, check_text
+from .archives import DAMAGE, check_archive, check_text, quiet_numpy
 from .files import open_file
 
 __all__ = ["AmassMotion", "read_amass"]
@@ -144,7 +144,8 @@ def read_arrays(
                 got = "a single array" if file.read(6) == b"\x93NUMPY" else "another file"
                 raise InputError(f"{path}: expected a complete .npz of plain arrays, got {got}")
             check_archive(file, path)
-            archive = np.load(file, allow_pickle=False)
+            with quiet_numpy():
+                archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: expected an .npz, got a single array")
             missing = [name for name in needed if name not in archive.files]
@@ -154,7 +155,8 @@ def read_arrays(
                     f"{short(', '.join(archive.files)) or 'no arrays'}"
                 )
             wanted = [*needed, *(name for name in optional if name in archive.files)]
-            return {name: _member(path, archive, name) for name in wanted}
+            with quiet_numpy():
+                return {name: _member(path, archive, name) for name in wanted}
     except InputError:
         raise
     except OSError as error:

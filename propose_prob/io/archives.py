@@ -6,9 +6,11 @@ import math
 import os
 import sys
 import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,7 @@ __all__ = [
     "most_unpacked",
     "npy_header",
     "plain_array",
+    "quiet_numpy",
     "read_npz",
 ]
 
@@ -140,7 +143,7 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, npt.NDA
             if file.read(6) == b"\x93NUMPY":
                 raise InputError(f"{path}: expected an .npz of plain arrays, got a single array")
             check_archive(file, path)
-            with np.load(file, allow_pickle=False) as archive:
+            with quiet_numpy(), np.load(file, allow_pickle=False) as archive:
                 names = [name for name in keys or archive.files if name in archive.files]
                 arrays = {name: archive[name] for name in names}
     except InputError:
@@ -156,6 +159,14 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, npt.NDA
     return arrays
 
 
+@contextmanager
+def quiet_numpy() -> Iterator[None]:
+    """Read arrays that Python 2 wrote without a word of NumPy's that this takes longer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*required additional header parsing", UserWarning)
+        yield
+
+
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of an array in NumPy's format; the file stands at its data afterwards.
 
@@ -169,7 +180,8 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, _, dtype = read(file)
+    with quiet_numpy():
+        shape, _, dtype = read(file)
     if not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         raise ValueError("a shape that is not one of whole numbers")
     if dtype.itemsize == 0:
@@ -201,8 +213,8 @@ def map_npy(path: Path) -> npt.NDArray[Any]:
             # What has no entries cannot be mapped.
             if not math.prod(shape):
                 return np.empty(shape, dtype)
-            file.seek(0)
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            with quiet_numpy():
+                return np.load(path, mmap_mode="r", allow_pickle=False)
     except InputError:
         raise
     except DAMAGE as error:

@@ -237,6 +237,9 @@ class TrainingLoop(Generic[Model]):
 
     def _restore(self, state: dict[str, Any]) -> None:
         counted = _counted(state, self.config.steps + self.trainer.steps_per_round)
+        for name in ("parts", "generators"):
+            if not isinstance(state[name], dict):
+                raise ValueError(f"expected {name} by name, got {type(state[name]).__name__}")
         for name, part in self.trainer.parts().items():
             part.load_state_dict(state["parts"][name])
         self.average.load_state_dict(state["average"])

@@ -115,6 +115,8 @@ def test_checkpoints_without_a_hash_are_read(tmp_path):
         {"parts": {}},
         {"parts": {"model": {}, "optimiser": {}}},
         {"parts": None},
+        {"parts": torch.full((3,), torch.nan)},
+        {"generators": torch.zeros(3)},
         *({name: ...} for name in ("step", "seconds", "best", "losses", "average", "rng")),
         *({name: ...} for name in ("generators", "parts", "config")),
     ],

@@ -1,15 +1,9 @@
-"""Damaged files for fuzzing: bytes cut, flipped, repeated, or with something hostile put in."""
+"""Random damage: bytes cut, flipped, repeated, or with something put in; other arrays."""
 
 import io
-import random
-import resource
-import time
-import warnings
 import zipfile
 
 import numpy as np
-
-from propose_prob.errors import InputError
 
 _HOSTILE = (
     b"[" * 3000, b"1e999", b"\x00", b"NaN", b"-", b"\xff\xff\xff\x7f", b'{"a":' * 3000,
@@ -78,31 +72,3 @@ def odd(value, generator):
     if kind == 6:
         return np.concatenate([np.ravel(value)] * 2)
     return value[..., :1] if value.ndim else value
-
-
-def check_damaged(name, content, path, read, seeds, *, seconds=20.0, megabytes=1000.0):
-    """Reads damaged copies of a file: an answer or one `InputError`, soon, in little memory."""
-    for seed in seeds:
-        path.write_bytes(damaged_file(content, random.Random(seed)))
-        where = f"{name}, seed {seed}"
-        start, before = time.monotonic(), _peak()
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                # NumPy's word on arrays of Python 2, which are read all the same.
-                warnings.filterwarnings("ignore", ".*additional header parsing")
-                read(path)
-        except InputError as error:
-            assert "\n" not in str(error).strip(), f"{where}: {error}"
-        except Exception as error:
-            raise AssertionError(f"{where}: {type(error).__name__}: {error}") from error
-        shown = [str(w.message) for w in caught]
-        assert not shown, f"{where}: {shown}"
-        # Far beyond what an honest file takes on a busy machine.
-        assert time.monotonic() - start < seconds, where
-        assert _peak() - before < megabytes, where
-
-
-def _peak():
-    """The most memory that this process ever took, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
