@@ -31,7 +31,7 @@ from propose_prob.weights import load
 SPLITS = ("test_seen", "test_subject03")
 #: Standard deviation of a keypoint: the data's 5 px, in half image widths.
 KEYPOINT = 0.01
-#: Views of each count: with two, opposite-ish and neighbouring pairs would differ, so take the
+#: Views of each count: with two, opposite-ish and neighboring pairs would differ, so take the
 #: first cameras of every rig.
 COUNTS = (2, 3, 4)
 

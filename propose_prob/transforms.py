@@ -253,7 +253,7 @@ class Permutation(VectorTransform):
 class DiagonalAffine(VectorTransform):
     """Scales and shifts each element: `y = exp(log_scale) x + shift` (ActNorm once fitted).
 
-    Source: Glow (Kingma and Dhariwal, 2018); "instance normalisation" of ProHMR, eq. 3.
+    Source: Glow (Kingma and Dhariwal, 2018); "instance normalization" of ProHMR, eq. 3.
 
     Args:
         shift: `(d,)`.

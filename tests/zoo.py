@@ -353,7 +353,7 @@ def gaussian_case(name: str, features: int) -> DistributionCase:
 
 
 def flow_case(base: str, kind: str, features: int) -> DistributionCase:
-    # At full scale these are too steep for float32, quadrature and nearest neighbours.
+    # At full scale these are too steep for float32, quadrature and nearest neighbors.
     scale = 1.0 if kind.endswith("additive") else 0.4
     return DistributionCase(
         f"flow_{base}_{kind}",
@@ -592,7 +592,7 @@ MODELS |= {
 
 
 def base_coordinates(distribution: Distribution, value: Tensor) -> Tensor:
-    """Standardised base coordinates of an exact distribution's values."""
+    """Standardized base coordinates of an exact distribution's values."""
     if isinstance(distribution, RecalibratedDistribution):
         return base_coordinates(distribution.base_distribution, distribution.without(value))
     if isinstance(distribution, PoseFlowDistribution):

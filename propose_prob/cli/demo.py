@@ -136,7 +136,7 @@ class Demo:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """The one person's distribution in numbers; arrays without a batch axis, metres."""
+    """The one person's distribution in numbers; arrays without a batch axis, meters."""
 
     p2d: Array
     confidence: Array

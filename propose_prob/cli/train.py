@@ -47,7 +47,7 @@ class TrainCommand(ABC):
         entry: The model's row of the registry; `train_command` sets it.
         out: Folder for the checkpoint, the log and the trained weights.
         data: `cmu17`, or own data: for models of joints an `.npz` file with `world` (N, 17, 3),
-            metres, z up; for models of bodies an AMASS file or a folder of them.
+            meters, z up; for models of bodies an AMASS file or a folder of them.
         validation: An `.npz` file of the same form with held-out poses; needed for own data.
         config: A JSON file with any part of the configuration; flags below change it further.
         steps: Batches; of phase 2 where phases alternate.
@@ -289,7 +289,7 @@ def read_world(path: Path) -> torch.Tensor:
     """Poses of an `.npz` file with an array `world`.
 
     Returns:
-        Joints `(N, 17, 3)` in metres, z up, float32.
+        Joints `(N, 17, 3)` in meters, z up, float32.
 
     Raises:
         InputError: If the file cannot be read or the array has another shape or is not finite.

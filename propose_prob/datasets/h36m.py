@@ -40,7 +40,7 @@ _INTRINSICS: dict[str, tuple[int, int, float, float, float, float]] = {
 }
 
 # Rotation from camera to world axes as a quaternion w, x, y, z, and the camera's place in
-# millimetres of the world's axes (z up); one row for each camera, in the order above.
+# millimeters of the world's axes (z up); one row for each camera, in the order above.
 _EXTRINSICS: dict[str, tuple[tuple[float, ...], ...]] = {
     "S1": (
         (0.140705645, -0.150070176, -0.755240798, 0.622328043, 1841.10706, 4955.28467, 1563.44543),
@@ -103,7 +103,7 @@ class Camera(NamedTuple):
 
     Attributes:
         rotation: World axes (z up) to camera axes, `(3, 3)`.
-        position: The camera's place in world axes, `(3,)` metres.
+        position: The camera's place in world axes, `(3,)` meters.
         focal: Mean focal length of the two axes, which differ by 0.2 % at most; pixels.
         center: Principal point, pixels.
         image_size: Width and height in pixels.
@@ -116,7 +116,7 @@ class Camera(NamedTuple):
     image_size: tuple[int, int]
 
     def from_world(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Bring world points `(..., 3)`, metres, into camera axes (x right, y down, z forward)."""
+        """Bring world points `(..., 3)`, meters, into camera axes (x right, y down, z forward)."""
         moved: npt.NDArray[np.float64] = (points - self.position) @ self.rotation.T
         return moved
 

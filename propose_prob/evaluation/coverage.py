@@ -202,7 +202,7 @@ class PITHistogram:
     uniform where the distribution is right: a bump in the middle means too wide, a bowl too narrow,
     a slope biased. From S samples it is the rank plus a uniform number, over S + 1, so that it is
     exactly uniform for every S (Gneiting, Balabdaoui and Raftery, "Probabilistic forecasts,
-    calibration and sharpness", JRSS B 2007; randomised as in Czado et al., Biometrics 2009).
+    calibration and sharpness", JRSS B 2007; randomized as in Czado et al., Biometrics 2009).
 
     Args:
         num_joints: J.

@@ -118,7 +118,7 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
     count = samples.shape[0]
     if count < 2:
         raise InputError(f"expected at least 2 samples (axis 0), got {count}")
-    # Centred first: the weights cancel, and so would the digits of a large common offset.
+    # Centered first: the weights cancel, and so would the digits of a large common offset.
     ordered = (samples - target).sort(dim=0).values
     rank = torch.arange(count, dtype=samples.dtype, device=samples.device)
     # Sum over pairs i < j of x_j - x_i: the k-th smallest is the larger one k times.
@@ -127,15 +127,15 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
 
 
 def nll_per_coordinate(log_prob: Tensor, num_joints: int) -> Tensor:
-    """Negative log-density of poses in nats per free coordinate, metres.
+    """Negative log-density of poses in nats per free coordinate, meters.
 
-    A density over ``3 (J - 1)`` coordinates in metres has the unit ``m^{-3 (J - 1)}``; per
-    coordinate the numbers of different joint sets can be compared. In millimetres the same
+    A density over ``3 (J - 1)`` coordinates in meters has the unit ``m^{-3 (J - 1)}``; per
+    coordinate the numbers of different joint sets can be compared. In millimeters the same
     distribution scores ``ln 1000 = 6.908`` nats more. An importance-weighted bound (`log_prob_kind
     == "bound"`) makes this an upper bound in expectation.
 
     Args:
-        log_prob: Log-densities of root-relative poses ``(...)``, nats, coordinates in metres.
+        log_prob: Log-densities of root-relative poses ``(...)``, nats, coordinates in meters.
         num_joints: J, the root included, which has no density.
 
     Returns:

@@ -89,7 +89,7 @@ class SpreadErrorHistogram:
 
         Args:
             spread: What the distribution says of its own uncertainty, any shape, for instance
-                `joint_spread` in metres; not negative.
+                `joint_spread` in meters; not negative.
             error: Errors that really happened, same shape and unit.
             mask: Which of them count, same shape; all by default.
 

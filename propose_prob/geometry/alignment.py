@@ -14,7 +14,7 @@ def procrustes(
 ) -> Tensor:
     """Move, turn and, if asked, scale each source pose onto its target.
 
-    The result minimises the weighted squared distance over proper rotations, translations and (with
+    The result minimizes the weighted squared distance over proper rotations, translations and (with
     `scale`) positive scales: a reflection is never used, however much nearer it would come (Umeyama
     1991, "Least-squares estimation of transformation parameters between two point patterns", eqs.
     40-42). A pose of which all points lie in one place is only moved. Gradients are damped where

@@ -41,7 +41,7 @@ class RenderConfig:
         size: Side of the square images, pixels.
         occluded: Share of the images in which something stands in front of one or two limbs.
         mix: Share of the images whose arms are those of another frame; 0 keeps to recorded poses.
-        distance: Nearest and farthest pelvis, metres.
+        distance: Nearest and farthest pelvis, meters.
         pitch: Lowest and highest camera pitch, degrees; negative looks down.
         wide: Share of the cameras with a pitch of -50 to 30 degrees and much roll.
     """
@@ -71,9 +71,9 @@ class RenderedPerson:
         image: sRGB `(size, size, 3)`, uint8.
         theta: Local rotations `(24, 3, 3)`, the first one in camera axes.
         shape: Shape coefficients `(10,)` of the open body.
-        translation: Of the body, `(3,)`, metres, camera axes.
+        translation: Of the body, `(3,)`, meters, camera axes.
         focal: Focal length, pixels `()`; the principal point is the image's middle.
-        joints: Human3.6M-17 joints `(17, 3)`, metres, camera axes.
+        joints: Human3.6M-17 joints `(17, 3)`, meters, camera axes.
         keypoints: The same in the image `(17, 2)`, pixels; the first pixel's middle is (0.5, 0.5).
         visible: Which lie in the image with nothing put in front of them, `(17,)`. A joint that
             only the person's own body hides counts as visible, as annotators see it.
@@ -149,11 +149,11 @@ class Renderer:
         focal = 0.5 * size / half
         light = draw_light(rng, turn[:, 2].numpy().astype(np.float64))
         look = self.wardrobe.draw(rng)
-        colour, cover, shadow = paint(
+        color, cover, shadow = paint(
             vertices, self.body.faces, self.wardrobe.rest, look, light, focal=focal, size=size
         )
         image = _behind(rng, size, focal, vertices, light, shadow)
-        image = image * (1 - cover[..., None]) + colour
+        image = image * (1 - cover[..., None]) + color
         keypoints = project(joints, focal=focal, center=0.5 * size)
         image, hidden = self._occlude(rng, image, keypoints.numpy())
         inside = ((keypoints > 0) & (keypoints < size)).all(-1)

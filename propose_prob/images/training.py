@@ -121,7 +121,7 @@ def prepare_images(batch: ImageBatch) -> ImagePairs:
 
 
 class ImageTrainer(BodyTrainer):
-    """One training state: model, discriminator, optimisers and random generator.
+    """One training state: model, discriminator, optimizers and random generator.
 
     The losses are those of `BodyTrainer`, and with `joint_maps` the distance of the joints found.
 
@@ -267,7 +267,7 @@ class ImageValidation(BodyValidation):
         chosen = {k: v[batch.has_body] for k, v in known.items() if isinstance(v, Tensor)}
         features, _, center, scale = pairs.evidence
         if center is None or scale is None:
-            raise InputError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the center and scale of its normalization")
         has = batch.has_body
         evidence = Evidence(features[has], None, center[has], scale[has])
         return cls(ImagePairs(evidence=evidence, **chosen), None, _light(body))
@@ -282,7 +282,7 @@ class ImageValidation(BodyValidation):
         }
         features, _, center, scale = pairs.evidence
         if center is None or scale is None:
-            raise InputError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the center and scale of its normalization")
         evidence = Evidence(features.to(device), None, center.to(device), scale.to(device))
         body = None if self.body is None else self.body.to(device)
         return ImageValidation(ImagePairs(evidence=evidence, **moved), None, body)
@@ -297,7 +297,7 @@ class ImageValidation(BodyValidation):
             distribution = model.vector_distribution(context)
             shape, _ = model.shape_and_camera(context)
             sixd = distribution.sample((samples,)).unflatten(-1, (-1, 6))
-            modes.append(self._joints(distribution.centre.unflatten(-1, (-1, 6)), shape))
+            modes.append(self._joints(distribution.center.unflatten(-1, (-1, 6)), shape))
             joints.append(self._joints(sixd, shape))
         return torch.cat(modes), torch.cat(joints, 1)
 
@@ -400,7 +400,7 @@ class FrozenBackboneTrainer(ImageTrainer):
     def _distil(self) -> dict[str, float]:
         pairs = self._batch()
         loss = self._together(self.model, self._distillation, pairs)
-        self._update(loss, self.optimiser, self.model)
+        self._update(loss, self.optimizer, self.model)
         return {"distil": loss.item()}
 
     def _distillation(self, pairs: BodyPairs) -> Tensor:

@@ -24,7 +24,7 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
 
     Attributes:
         config: Sizes and variants, among them `joints`.
-        standardiser: The coordinates' units, set from training data by `fit_standardiser`.
+        standardiser: The coordinates' units, set from training data by `fit_standardizer`.
         calibration: What `propose_prob.evaluation.fit_recalibration` fitted, if it did.
     """
 
@@ -53,7 +53,7 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
                 `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
-            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: meters, root-relative,
             camera axes (x right, y down, z forward). Its `log_prob_kind` says what its density is
             worth.
 
@@ -82,8 +82,8 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
         """The distribution given prepared evidence with features `(..., n)`."""
 
     @torch.no_grad()
-    def fit_standardiser(self, joints: Tensor) -> None:
-        """Sets the coordinates' units from poses without their root `(n, J - 1, 3)`, metres."""
+    def fit_standardizer(self, joints: Tensor) -> None:
+        """Sets the coordinates' units from poses without their root `(n, J - 1, 3)`, meters."""
         self.standardiser.fit(joints.flatten(-2))
 
 

@@ -100,7 +100,7 @@ class MixtureConfig:
     Attributes:
         joints: J.
         kernels: K.
-        clamp: Bound of the kernels' log standard deviations, in standardised units.
+        clamp: Bound of the kernels' log standard deviations, in standardized units.
         width: Hidden size of the network.
         blocks: Its residual blocks.
         dropout: Its dropout.
@@ -163,7 +163,7 @@ class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
         return PoseMixtureDistribution(logits, unit(loc), scale, to_pose(evidence))
 
     def _kernels(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits `(..., K)`, means and log deviations `(..., K, d)` in standardised units."""
+        """Logits `(..., K)`, means and log deviations `(..., K, d)` in standardized units."""
         count, size = self.config.kernels, 3 * (self.config.joints - 1)
         out = self.network(features)
         logits, rest = out.split([count, 2 * count * size], -1)
@@ -251,7 +251,7 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
 
     @property
     def noise_scale(self) -> Tensor:
-        """Standard deviation of each joint about its decoded place `(J - 1,)`, metres."""
+        """Standard deviation of each joint about its decoded place `(J - 1,)`, meters."""
         return self.log_noise.exp()
 
     def distribution(self, evidence: Evidence) -> DecodedPoseDistribution:
@@ -260,12 +260,12 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
             self.flow(evidence.features),
             self.bind_decoder(evidence.features),
             self.noise_scale,
-            encoder=partial(self._centre, evidence.features),
+            encoder=partial(self._center, evidence.features),
             rotation=to_pose(evidence).rotation,
         )
 
     def bind_decoder(self, features: Tensor) -> Callable[[Tensor], Tensor]:
-        """The decoder for fixed evidence: `(..., d) -> (..., J - 1, 3)` in metres."""
+        """The decoder for fixed evidence: `(..., d) -> (..., J - 1, 3)` in meters."""
         return partial(self._joints, self.decoder.bind(self.encoder(features)))
 
     def embed(self, joints: Tensor, features: Tensor) -> Independent:
@@ -274,7 +274,7 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
         features = features.expand(*x.shape[:-1], features.shape[-1])
         return self.recognition(torch.cat([x, features], -1))
 
-    def _centre(self, features: Tensor, joints: Tensor) -> Tensor:
+    def _center(self, features: Tensor, joints: Tensor) -> Tensor:
         return self.embed(joints, features).mean
 
     def _joints(self, decode: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
@@ -321,7 +321,7 @@ class DiffusionConfig:
 class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
     """Joints denoised from pure noise, conditioned on 2D keypoints.
 
-    A score model on the standardised coordinates as in DiffPose (Holmquist and Wandt, ICCV 2023)
+    A score model on the standardized coordinates as in DiffPose (Holmquist and Wandt, ICCV 2023)
     and GFPose (Ci et al., CVPR 2023), with the preconditioned network, noise levels and few-step
     sampling that have been found since (see `DiffusionPoseDistribution`). It has no density. The
     point estimate is what is denoised from no signal, the mean of the distribution as far as it was
@@ -378,14 +378,14 @@ class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
     def bind_denoiser(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The denoiser for fixed evidence `(..., n)`.
 
-        A map of noisy standardised coordinates `(..., d)` and the noise's standard deviation, `()`
+        A map of noisy standardized coordinates `(..., d)` and the noise's standard deviation, `()`
         or `(..., 1)`, to the mean of clean ones `(..., d)`.
         """
         return partial(_preconditioned, self.denoiser.bind(self.encoder(features)))
 
 
 def _preconditioned(network: Callable[[Tensor], Tensor], x: Tensor, level: Tensor) -> Tensor:
-    # Standardised coordinates have variance 1; input and target of the network then have, too.
+    # Standardized coordinates have variance 1; input and target of the network then have, too.
     total = (1 + level.square()).sqrt()
     log = level.log()[..., None] if level.dim() == 0 else level.log()
     frequencies = 2.0 ** (torch.arange(_FREQUENCIES, dtype=x.dtype, device=x.device) / 2 - 2)

@@ -122,7 +122,7 @@ class LiftingFlow(nn.Module):
                 `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
-            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: meters, root-relative,
             camera axes (x right, y down, z forward). Its density is exact, and with additive
             couplings so are `mode` and `entropy`.
 
@@ -158,11 +158,11 @@ class LiftingFlow(nn.Module):
         return self.flow(self.encoder(features))
 
     @torch.no_grad()
-    def fit_standardiser(self, joints: Tensor, features: Tensor) -> None:
+    def fit_standardizer(self, joints: Tensor, features: Tensor) -> None:
         """Sets the coordinates' units, and every ActNorm, from joints `(n, J - 1, 3)`.
 
         Args:
-            joints: Poses without their root, metres, in the evidence's axes.
+            joints: Poses without their root, meters, in the evidence's axes.
             features: Their evidence `(n, m)`.
         """
         self.standardiser.fit(joints.flatten(-2))

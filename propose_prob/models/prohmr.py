@@ -32,7 +32,7 @@ from .evidence import (
 from .lifting_flow import LiftingConfig, LiftingFlow, conditional_base
 from .registry import ENCODERS, resolve
 
-#: Size of a person in normalised keypoints per metre of body: where the camera head starts.
+#: Size of a person in normalized keypoints per meter of body: where the camera head starts.
 _START_SCALE = 2.2
 
 
@@ -100,9 +100,9 @@ class BodyEstimate(NamedTuple):
         distribution: Distribution of the joint rotations as 6D numbers, batch shape `(...)`, event
             shape `(K, 6)`.
         shape: Point estimate of the shape coefficients `(..., S)`.
-        camera: Weak-perspective camera `(..., 3)`: scale (keypoint units per metre) and the place
+        camera: Weak-perspective camera `(..., 3)`: scale (keypoint units per meter) and the place
             of the body's origin (keypoint units); a point `X` is seen near `scale * X[:2] + place`.
-        translation: Of the body in camera axes `(..., 3)`, metres, where intrinsics are known.
+        translation: Of the body in camera axes `(..., 3)`, meters, where intrinsics are known.
 
     Example:
         >>> estimate = ProHMR().eval().estimate(torch.randn(5, 17, 2))
@@ -278,7 +278,7 @@ class ProHMR(nn.Module):
         center: Tensor | tuple[float, float],
     ) -> Tensor:
         visible = visible_joints(p2d, confidence)
-        theta = matrix_from_6d(distribution.centre)
+        theta = matrix_from_6d(distribution.center)
         # Shape coefficients of another body leave this one average.
         known = shape if shape.shape[-1] == self.body.num_shape else None
         joints = self.body.regress(self.body(theta, known))
@@ -303,7 +303,7 @@ class ProHMR(nn.Module):
         intrinsics it is turned into the image's camera axes; without them it stays as it is.
 
         Args:
-            images: Square crops `(B, 3, S, S)`, normalised (`images.crops.normalize_image`).
+            images: Square crops `(B, 3, S, S)`, normalized (`images.crops.normalize_image`).
             middle: Middle of each crop in its image `(B, 2)`, pixels; by default the crop is the
                 image.
             side: Side of each crop in its image `(B,)`, pixels; goes with `middle`.
@@ -387,7 +387,7 @@ class ProHMR(nn.Module):
         """Point estimates for contexts `(..., m)`.
 
         Returns:
-            Shape `(..., S)` and the weak-perspective camera `(..., 3)` in normalised keypoints:
+            Shape `(..., S)` and the weak-perspective camera `(..., 3)` in normalized keypoints:
             scale and place.
         """
         shape, camera = self.head(context).split([self.config.shape, 3], -1)
@@ -429,7 +429,7 @@ class ProHMRJoints(nn.Module):
         center: Tensor | tuple[float, float] = (0.0, 0.0),
         recalibrated: bool = True,
     ) -> PushforwardDistribution:
-        """Distribution of root-relative joints `(J, 3)`, metres, camera axes; see `ProHMR`.
+        """Distribution of root-relative joints `(J, 3)`, meters, camera axes; see `ProHMR`.
 
         It can be sampled and has a point estimate (the joints of the mode), but no density.
         """

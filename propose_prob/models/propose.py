@@ -194,13 +194,13 @@ class ProPose(nn.Module):
                 numbers of another type than the weights, and integers, are converted.
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`. Where it is known, people
-                off the image centre are rectified; left out, the angle stays uncertain.
+                off the image center are rectified; left out, the angle stays uncertain.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
             recalibrated: Whether what was fitted on held-out data is applied, where the model's
                 `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
-            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: meters, root-relative,
             camera axes (x right, y down, z forward).
 
         Raises:
@@ -229,7 +229,7 @@ class ProPose(nn.Module):
             self.latent_distribution(evidence.features),
             self.bind_decoder(evidence.features),
             self.noise_scale,
-            encoder=partial(self._centre, evidence.features),
+            encoder=partial(self._center, evidence.features),
             rotation=rotation,
         )
 
@@ -238,20 +238,20 @@ class ProPose(nn.Module):
         return self.flow(self.encoder2d(features))
 
     def bind_decoder(self, features: Tensor) -> Callable[[Tensor], Tensor]:
-        """The decoder k for fixed evidence: `(..., d) -> (..., J - 1, 3)` in metres."""
+        """The decoder k for fixed evidence: `(..., d) -> (..., J - 1, 3)` in meters."""
         return partial(self._joints, self.decoder.bind(features))
 
-    def standardise(self, joints: Tensor) -> Tensor:
-        """Joints `(..., J - 1, 3)` in metres to the networks' vectors `(..., 3 (J - 1))`."""
+    def standardize(self, joints: Tensor) -> Tensor:
+        """Joints `(..., J - 1, 3)` in meters to the networks' vectors `(..., 3 (J - 1))`."""
         return (joints.flatten(-2) - self.pose_mean) / self.pose_std
 
     def embed(self, joints: Tensor, features: Tensor) -> torch.distributions.Independent:
         """PILGD of poses `(..., J - 1, 3)` in the evidence's axes (eq. 1-2)."""
-        x = self.standardise(joints)
+        x = self.standardize(joints)
         features = features.expand(*x.shape[:-1], features.shape[-1])
         return self.pilgd(torch.cat([x, features], -1))
 
-    def _centre(self, features: Tensor, joints: Tensor) -> Tensor:
+    def _center(self, features: Tensor, joints: Tensor) -> Tensor:
         return self.embed(joints, features).mean
 
     def _joints(self, decode: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:

@@ -333,7 +333,7 @@ def _figures(*drawings: tuple[str, Callable[[Axes], None]]) -> str:
 
 
 def _svg(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
-    """A drawing as inline SVG whose ink follows the page's colours."""
+    """A drawing as inline SVG whose ink follows the page's colors."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -354,8 +354,8 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
     text = text[text.index("<svg") :]
     # The description holds addresses of vocabularies, which are names and not to be fetched.
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    for colour, name in ((INK, "ink"), (FAINT, "faint"), (SIDES["middle"], "middle")):
-        text = re.sub(re.escape(colour), f"var(--{name})", text, flags=re.IGNORECASE)
+    for color, name in ((INK, "ink"), (FAINT, "faint"), (SIDES["middle"], "middle")):
+        text = re.sub(re.escape(color), f"var(--{name})", text, flags=re.IGNORECASE)
     # White halos and rims stand for the paper.
     text = re.sub(r"#ffffff", "var(--paper)", text, flags=re.IGNORECASE)
     return _own_names(re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", text, count=1))

@@ -29,7 +29,7 @@ from .people import PeopleStream, PersonBatch
 
 __all__ = ["BodySites", "FitStream", "FittedBody", "FittedPeople", "fit", "fit_body", "fit_people"]
 
-#: Typical root mean square distance of a person's joints to their mean, as seen, metres.
+#: Typical root mean square distance of a person's joints to their mean, as seen, meters.
 _RADIUS = 0.4
 
 #: Standard deviation of the logarithm of a person's image scale about what `_RADIUS` says.
@@ -48,8 +48,8 @@ class BodySites(NamedTuple):
     Attributes:
         rotations: Local rotations `(B, K, 3, 3)`.
         shape: Shape coefficients `(B, S)`; None for a body that has none.
-        translation: `(B, 3)`, metres, camera axes.
-        joints: The keypoints' joints `(B, J, 3)`, metres, camera axes, translation included.
+        translation: `(B, 3)`, meters, camera axes.
+        joints: The keypoints' joints `(B, J, 3)`, meters, camera axes, translation included.
         projected: Where the camera sees them, `(B, J, 2)`, keypoint units.
         focal: Focal length `(B,)`, keypoint units; None for a weak-perspective camera.
 
@@ -83,16 +83,16 @@ class FittedBody:
         theta: Local rotations `(B, K, 3, 3)` in SMPL's convention; the first is the orientation in
             camera axes (x right, y down, z forward).
         shape: Shape coefficients of the body, `(B, S)`.
-        translation: Added to the body, `(B, 3)`, metres, camera axes. Its depth is 0 where the
+        translation: Added to the body, `(B, 3)`, meters, camera axes. Its depth is 0 where the
             focal length is unknown: a weak-perspective camera does not tell it.
         camera: Weak-perspective camera `(B, 3)`: image scale at the body's origin (keypoint units
-            per metre) and where the origin is seen (keypoint units).
+            per meter) and where the origin is seen (keypoint units).
         focal: Focal length `(B,)`, keypoint units; None for a weak-perspective camera.
-        joints: The keypoints' joints `(B, J, 3)`, metres, camera axes, translation included.
+        joints: The keypoints' joints `(B, J, 3)`, meters, camera axes, translation included.
         projected: Where the camera sees them, `(B, J, 2)`, keypoint units.
         vertices: Surface `(B, V, 3)`, as `joints`, where the body has one and it was asked for.
-        log_density: What was maximised, `(B,)`, nats.
-        converged: Whether the optimisation ended at a stationary point, `(B,)`.
+        log_density: What was maximized, `(B,)`, nats.
+        converged: Whether the optimization ended at a stationary point, `(B,)`.
         distribution: The distribution that the pose was fitted under.
 
     Example:
@@ -143,7 +143,7 @@ def fit_body(
     `focal` (full perspective only), `joints`, `projected`.
 
     With ProHMR's distribution the keypoints count twice, in the distribution and in their
-    likelihood: the maximum is a regularised fit, as published, and not the mode of a posterior.
+    likelihood: the maximum is a regularized fit, as published, and not the mode of a posterior.
     With a prior that did not see them (`generic_prior`) it is one.
 
     Args:

@@ -29,11 +29,11 @@ class BodyPairs:
     """A batch as the networks see it.
 
     Attributes:
-        evidence: Features `(B, n)` with the centre and scale of their normalisation, for focal
+        evidence: Features `(B, n)` with the center and scale of their normalization, for focal
             length 1.
         theta: Local rotations `(B, K, 3, 3)`, the first in the evidence's axes.
         shape: `(B, S)`.
-        joints: Root-relative Human3.6M-17 joints but the root `(B, 16, 3)`, metres, same axes.
+        joints: Root-relative Human3.6M-17 joints but the root `(B, 16, 3)`, meters, same axes.
         visible: `(B, 17)` bool.
         has_body: `(B,)` bool, whose theta, shape and joints are known.
     """
@@ -75,7 +75,7 @@ def prepare_bodies(batch: BodyBatch, known: Tensor, has_body: Tensor) -> BodyPai
 
 
 class BodyTrainer(SharedTrainer):
-    """One training state: model, discriminator, optimisers and random generator.
+    """One training state: model, discriminator, optimizers and random generator.
 
     Args:
         model: The model that is trained, in place.
@@ -104,8 +104,8 @@ class BodyTrainer(SharedTrainer):
         self.body = body.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.discriminator = BodyDiscriminator(config.model.joints, config.model.shape).to(device)
-        self.optimiser = self._adam(model)
-        self.optimiser_d = self._adam(self.discriminator)
+        self.optimizer = self._adam(model)
+        self.optimizer_d = self._adam(self.discriminator)
 
     def prepare(self, batches: int = 20) -> None:
         """Fits every ActNorm to simulated poses."""
@@ -117,8 +117,8 @@ class BodyTrainer(SharedTrainer):
 
     def set_rate(self, factor: float) -> None:
         """Sets all learning rates to `factor` times their peak."""
-        for optimiser in (self.optimiser, self.optimiser_d):
-            for group in optimiser.param_groups:
+        for optimizer in (self.optimizer, self.optimizer_d):
+            for group in optimizer.param_groups:
                 group["lr"] = factor * self.config.rate
 
     def updates(self) -> list[Callable[[], dict[str, float]]]:
@@ -130,8 +130,8 @@ class BodyTrainer(SharedTrainer):
         return {
             "model": self.model,
             "discriminator": self.discriminator,
-            "optimiser": self.optimiser,
-            "optimiser_d": self.optimiser_d,
+            "optimiser": self.optimizer,
+            "optimiser_d": self.optimizer_d,
         }
 
     def generators(self) -> dict[str, torch.Generator]:
@@ -149,10 +149,10 @@ class BodyTrainer(SharedTrainer):
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")
-        self._update(total, self.optimiser, self.model)
+        self._update(total, self.optimizer, self.model)
         if self.config.loss.adversarial:
             loss = self._together(self.discriminator, self._discriminator_loss, pairs, fake)
-            self._update(loss, self.optimiser_d, self.discriminator)
+            self._update(loss, self.optimizer_d, self.discriminator)
             losses["discriminator"] = loss
         return {name: value.item() for name, value in losses.items()}
 
@@ -178,7 +178,7 @@ class BodyTrainer(SharedTrainer):
         loss, has = self.config.loss, pairs.has_body
         distribution = self.model.vector_distribution(context)
         shape, weak = self.model.shape_and_camera(context)
-        mode = distribution.centre.unflatten(-1, (-1, 6))
+        mode = distribution.center.unflatten(-1, (-1, 6))
         count = max(1, loss.samples if loss.energy else 1)
         samples = distribution.rsample((count,)).unflatten(-1, (-1, 6))
         mode_theta, theta = matrix_from_6d(mode), matrix_from_6d(samples)
@@ -228,7 +228,7 @@ class BodyTrainer(SharedTrainer):
     def _keypoints(self, pairs: BodyPairs, joints: Tensor, place: Tensor) -> Tensor:
         evidence = pairs.evidence
         if evidence.center is None or evidence.scale is None:
-            raise InputError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the center and scale of its normalization")
         # Far outside the image the loss is no guide: nearer than 0.3 m counts as 0.3 m.
         seen = project(joints + place[:, None], focal=1.0, near=0.3)
         seen = (seen - evidence.center[:, None]) / evidence.scale[:, None, None]
@@ -243,11 +243,11 @@ class BodyTrainer(SharedTrainer):
             fused=True,
         )
 
-    def _update(self, total: Tensor, optimiser: torch.optim.Optimizer, module: nn.Module) -> None:
-        optimiser.zero_grad(set_to_none=True)
+    def _update(self, total: Tensor, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+        optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)
-        optimiser.step()
+        optimizer.step()
 
 
 class ProHMRTrainer(BodyTrainer):

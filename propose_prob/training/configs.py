@@ -33,7 +33,7 @@ class LossConfig:
         energy: Energy score in the bidirectional loss: a proper score, ours.
         adversarial: Generator's and discriminator's part, eq. 11.
         pulling_away: Pulling-away term in the generator's loss, relative to `adversarial`.
-        margin: m of eq. 11, in units of the energy (mean squared standardised residual).
+        margin: m of eq. 11, in units of the energy (mean squared standardized residual).
         kl: Pull of the VAE of Table 4 towards N(0, I); unused by the Gaussian PILGD.
         hypotheses: L of eq. 12.
         best: k of eq. 12.
@@ -127,7 +127,7 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class SimulatedConfig(RunConfig):
-    """A training run with one optimiser, on cameras that are simulated as it goes.
+    """A training run with one optimizer, on cameras that are simulated as it goes.
 
     Attributes:
         rate: Peak learning rate.
@@ -143,12 +143,12 @@ class LiftingLossConfig:
     """Weights of the losses of the lifting flow (ProHMR, sec. 3.6).
 
     Attributes:
-        nll: Negative log-likelihood per coordinate, in standardised units.
-        mode: Mean per-joint error of the mode (the centre where no mode is known), metres.
-        energy: Energy score of samples, ours: a proper score in metres, which the eye and the
-            benchmarks see, where the likelihood also sees millimetres.
+        nll: Negative log-likelihood per coordinate, in standardized units.
+        mode: Mean per-joint error of the mode (the center where no mode is known), meters.
+        energy: Energy score of samples, ours: a proper score in meters, which the eye and the
+            benchmarks see, where the likelihood also sees millimeters.
         samples: Samples of the energy score.
-        noise: Standard deviation of the noise on the training poses, metres: it keeps the density
+        noise: Standard deviation of the noise on the training poses, meters: it keeps the density
             of bones of constant length from growing without bound.
     """
 
@@ -180,14 +180,14 @@ class BodyLossConfig:
 
     Attributes:
         nll: Negative log-likelihood per 6D number (eq. 5).
-        sample2d: L1 distance of one sample's projected joints from the keypoints, in normalised
-            keypoints (eq. 6, the expectation term, by reparametrisation).
+        sample2d: L1 distance of one sample's projected joints from the keypoints, in normalized
+            keypoints (eq. 6, the expectation term, by reparametrization).
         mode2d: The same of the mode.
-        mode3d: Mean distance of the mode's root-relative joints, metres (eq. 8).
+        mode3d: Mean distance of the mode's root-relative joints, meters (eq. 8).
         rotation: Squared error of the mode's rotation matrices (eq. 8).
         shape: Squared error of the shape coefficients.
         orthogonality: Of the 6D numbers of samples and mode (eq. 9).
-        energy: Energy score of the samples' root-relative joints, metres: ours, a proper score.
+        energy: Energy score of the samples' root-relative joints, meters: ours, a proper score.
         samples: Samples of the energy score.
         adversarial: Generator's part of the LSGAN prior on samples (eq. 10).
         noise: Standard deviation of the noise on the training rotations' 6D numbers.
@@ -243,8 +243,8 @@ class LikelihoodLossConfig:
     """Weights of the losses of a distribution with an exact density; 0 leaves a term out.
 
     Attributes:
-        nll: Negative log-likelihood per coordinate, in standardised units: the published loss.
-        point: Mean per-joint error of the point estimate, metres, as the lifting flow has it.
+        nll: Negative log-likelihood per coordinate, in standardized units: the published loss.
+        point: Mean per-joint error of the point estimate, meters, as the lifting flow has it.
     """
 
     nll: float = number(1.0)
@@ -256,8 +256,8 @@ class VariationalLossConfig:
     """Weights of the losses of the conditional variational autoencoder; 0 leaves a term out.
 
     Attributes:
-        elbo: Negative evidence lower bound per coordinate, in standardised units.
-        point: Mean per-joint error of the point estimate, metres, as the lifting flow has it.
+        elbo: Negative evidence lower bound per coordinate, in standardized units.
+        point: Mean per-joint error of the point estimate, meters, as the lifting flow has it.
     """
 
     elbo: float = number(1.0)
@@ -271,7 +271,7 @@ class DiffusionLossConfig:
     Attributes:
         denoise: Squared error of the denoiser per coordinate, so weighted that every noise level
             counts alike (Karras et al., 2022, Table 1).
-        point: Mean per-joint error of the point estimate, metres, as the lifting flow has it.
+        point: Mean per-joint error of the point estimate, meters, as the lifting flow has it.
         draws: Noise levels, each with its noise, for each pose of a batch.
     """
 

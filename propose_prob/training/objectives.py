@@ -1,6 +1,6 @@
 """Training losses, one function each.
 
-Shapes: poses are `(B, J, 3)` (any joint set, metres), hypotheses `(L, B, J, 3)`, latents `(B, d)`.
+Shapes: poses are `(B, J, 3)` (any joint set, meters), hypotheses `(L, B, J, 3)`, latents `(B, d)`.
 Each function returns a scalar, the mean over the batch. The paper prints sums over joints; means
 over joints are used here, so that weights do not depend on the joint set.
 """
@@ -22,7 +22,7 @@ def recon3d(pose: Tensor, decoded: Tensor, *, squared: bool = False) -> Tensor:
     """Reconstruction error of 3D poses (ProPose, eq. 4).
 
     The paper calls it MSE and prints an unsquared norm; that is the default, the mean per-joint
-    error in metres. `squared` gives the mean squared distance instead.
+    error in meters. `squared` gives the mean squared distance instead.
 
     Example:
         >>> pose = torch.zeros(2, 17, 3)
@@ -115,11 +115,11 @@ def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
     and the joints from being independent. Source: Gneiting and Raftery (2007), sec. 4.3.
 
     Args:
-        hypotheses: Independent draws `(S, B, J, 3)`, metres.
+        hypotheses: Independent draws `(S, B, J, 3)`, meters.
         pose: True poses `(B, J, 3)`.
 
     Returns:
-        The mean over the batch, a scalar, metres.
+        The mean over the batch, a scalar, meters.
 
     Raises:
         InputError: If there are fewer than two hypotheses.
@@ -153,7 +153,7 @@ def gate(threshold: float, generator: torch.Generator) -> bool:
 def discriminator_loss(real_energy: Tensor, fake_energy: Tensor, *, margin: float) -> Tensor:
     """EBGAN's discriminator loss `D(x) + [m - D(x_hat)]^+` (ProPose, eq. 11); energies `(B,)`.
 
-    `x_hat` must be detached by the caller: the generator has its own loss and optimiser.
+    `x_hat` must be detached by the caller: the generator has its own loss and optimizer.
 
     Example:
         >>> discriminator_loss(torch.tensor([0.1]), torch.tensor([0.5]), margin=1.0).item()
@@ -255,7 +255,7 @@ def keypoints2d(
 def joint_maps(maps: Tensor, p2d: Tensor, visible: Tensor, *, width: float = 0.7) -> Tensor:
     """Cross-entropy of joints' maps from a normal distribution about the seen keypoints.
 
-    Maps learn faster from this than from the distance of their centre of mass alone, whose gradient
+    Maps learn faster from this than from the distance of their center of mass alone, whose gradient
     all but vanishes while a map is flat (Nibali et al., "Numerical Coordinate Regression with
     Convolutional Neural Networks", 2018).
 

@@ -211,7 +211,7 @@ def process_group(device: str) -> Iterator[str]:
         raise InputError("expected the environment to set MASTER_ADDR, as torchrun does, got none")
     environment_number("MASTER_PORT", 0, 65535)
     # Its functions' defaults hold the group that there is when it is first imported, which the
-    # optimisers do: the group's threads would outlive it, and abort the process as it ends
+    # optimizers do: the group's threads would outlive it, and abort the process as it ends
     # (pytorch/pytorch#190489).
     importlib.import_module("torch.distributed.nn.functional")
     on_gpu = device.startswith("cuda")

@@ -32,7 +32,7 @@ _HIDDEN_LIMBS = ((2, 3), (5, 6), (12, 13), (15, 16), (2, 3, 5, 6), (3, 6))
 class SimulatorConfig:
     """What varies between the frame that was recorded and the pair that is trained on.
 
-    Lengths are in metres, angles in degrees. The defaults cover the fixed cameras of CMU17 with a
+    Lengths are in meters, angles in degrees. The defaults cover the fixed cameras of CMU17 with a
     margin; `wide` of the cameras go far beyond them.
 
     Attributes:
@@ -92,7 +92,7 @@ class Batch:
     Attributes:
         p2d: Image points `(B, 17, 2)` for focal length 1 and principal point 0.
         confidence: `(B, 17)`, 0 where a joint is missing, else 1.
-        p3d: Root-relative joints in camera axes `(B, 17, 3)`, metres.
+        p3d: Root-relative joints in camera axes `(B, 17, 3)`, meters.
     """
 
     p2d: Tensor
@@ -195,7 +195,7 @@ class Simulator(CameraSimulator):
     """Draws training pairs from recorded poses.
 
     Args:
-        world: Recorded joints `(N, 17, 3)` in metres, z up.
+        world: Recorded joints `(N, 17, 3)` in meters, z up.
         config: What varies.
 
     Example:
@@ -305,10 +305,10 @@ class BodyBatch:
         p2d: Image points of the body's Human3.6M-17 joints `(B, 17, 2)`, focal length 1, principal
             point 0.
         confidence: `(B, 17)`, 0 where a joint is missing, else 1.
-        p3d: Root-relative joints in camera axes `(B, 17, 3)`, metres.
+        p3d: Root-relative joints in camera axes `(B, 17, 3)`, meters.
         theta: Local rotations `(B, 24, 3, 3)`, the first one in camera axes.
         shape: Shape coefficients `(B, 10)`.
-        translation: Of the body in camera axes, `(B, 3)` metres.
+        translation: Of the body in camera axes, `(B, 3)` meters.
     """
 
     p2d: Tensor

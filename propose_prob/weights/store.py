@@ -126,7 +126,7 @@ def average(models: Sequence[Model]) -> Model:
     """The model whose parameters are the mean of several models' of one training.
 
     Weights that one training passed through, or that stages of it started from each other, often
-    generalise better averaged (Wortsman et al., 2022, "model soups"). Fit the observation noise and
+    generalize better averaged (Wortsman et al., 2022, "model soups"). Fit the observation noise and
     the temperature anew afterwards (`training.loop.finish`).
 
     Args:

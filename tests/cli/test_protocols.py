@@ -193,4 +193,4 @@ def test_a_distribution_without_density_is_evaluated_all_the_same(run, folder, d
 def test_densities_say_what_they_are(run, folder, tiny_model):
     words, report = stored(run, folder, tiny_model, "--stride", 900, *SAMPLES, "--density")
     assert report["density"] == "bound" and report["items"]["nll"] is not None
-    assert "NLL (nats per coordinate, metres), bound" in words
+    assert "NLL (nats per coordinate, meters), bound" in words

@@ -187,7 +187,7 @@ def test_chromium_draws_it_light_and_dark(run, folder, tiny_model, own_file):
         # Text and drawings all the way down.
         inked = (np.abs(picture - paper).max(-1) > 60).any(1)
         assert all(part.mean() > 0.1 for part in np.array_split(inked[:3500], 7))
-        # The diagrams' colours are there, and ink that can be read on this paper.
+        # The diagrams' colors are there, and ink that can be read on this paper.
         flat = picture.reshape(-1, 3)
         assert (np.abs(flat - [0, 114, 178]).max(-1) < 12).sum() > 300
         assert np.abs(flat - paper).max() > 180

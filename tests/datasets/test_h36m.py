@@ -38,7 +38,7 @@ COCO = {
 
 
 def person(frames, seed):
-    """A person about the world's origin, 32 joints, metres, z up."""
+    """A person about the world's origin, 32 joints, meters, z up."""
     random = np.random.default_rng(seed)
     return random.normal([0.1, -0.1, 0.9], [0.2, 0.2, 0.4], (frames, 32, 3)).astype(np.float32)
 

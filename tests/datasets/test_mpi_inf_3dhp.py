@@ -23,13 +23,13 @@ NAMES_28 = (
     "right_toe"
 ).split()
 
-# What the test set's calibration files say, in millimetres of a 10 mm wide sensor.
+# What the test set's calibration files say, in millimeters of a 10 mm wide sensor.
 INDOOR = dict(focal=1500.172288, center=(1017.38733568, 1043.03198208), size=(2048, 2048))
 OUTDOOR = dict(focal=1683.98345952, center=(939.85753984, 560.140743168), size=(1920, 1080))
 
 
 def people(frames, joints, seed):
-    """People about 4 m in front of the camera, in millimetres."""
+    """People about 4 m in front of the camera, in millimeters."""
     random = np.random.default_rng(seed)
     return random.normal([0, 0, 4000], [400, 600, 300], (frames, joints, 3))
 
@@ -118,7 +118,7 @@ def test_test_set(tmp_path, write, inner):
         assert clip.focal == pytest.approx(camera["focal"], abs=1e-6)
         assert clip.center == pytest.approx(camera["center"], abs=1e-6)
         assert clip.image_size == camera["size"]
-    # The absolute annotation stands where the camera sees it; the normalised one does too here,
+    # The absolute annotation stands where the camera sees it; the normalized one does too here,
     # being the same multiplied by a number.
     clip = next(read_mpi_inf_3dhp_test(tmp_path, sequences=["TS6"], target="annot3"))
     seen = project(clip.p3d, focal=clip.focal, center=torch.tensor(clip.center))

@@ -172,7 +172,7 @@ def test_the_density_of_a_decoded_distribution_integrates_to_one():
 
 @torch.no_grad()
 def goodness_of_fit(x, log_prob):
-    """p-value of samples `(n, d)` under a density, by nearest neighbours in whitened space."""
+    """p-value of samples `(n, d)` under a density, by nearest neighbors in whitened space."""
     factor = torch.linalg.cholesky(x.T.cov())
     white = torch.linalg.solve_triangular(factor, x.T, upper=False).T
     return auto_goodness_of_fit(white, (log_prob + factor.diagonal().log().sum()).exp())
@@ -241,9 +241,9 @@ def test_a_flow_without_a_closed_mode_says_so(case):
     distribution = case.distribution(2)
     with pytest.raises(NotImplementedError, match=r"use \.centre .* or a numerical MAP"):
         _ = distribution.mode
-    assert distribution.centre.shape == (2, *case.event_shape)
+    assert distribution.center.shape == (2, *case.event_shape)
     torch.testing.assert_close(
-        base_coordinates(distribution, distribution.centre), torch.zeros_like(distribution.centre)
+        base_coordinates(distribution, distribution.center), torch.zeros_like(distribution.center)
     )
 
 
@@ -254,7 +254,7 @@ def test_a_decoded_distribution_has_no_closed_mode_but_a_point_estimate(case):
         _ = distribution.mode
     assert distribution.point_estimate.shape == (2, *case.event_shape)
     torch.testing.assert_close(
-        distribution.point_estimate, distribution.decode(distribution.latent.centre)
+        distribution.point_estimate, distribution.decode(distribution.latent.center)
     )
 
 

@@ -17,11 +17,11 @@ seeds = st.integers(0, 2**32 - 1)
 def gaussian(width, *, num_samples=50, items=2000, joints=16, seed=0):
     """Samples of a distribution ``width`` times as wide as the one that the truth comes from."""
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.randn(items, joints, 3, generator=generator)
+    center = torch.randn(items, joints, 3, generator=generator)
     scale = torch.rand(items, joints, 3, generator=generator) + 0.1
     noise = torch.randn(num_samples, items, joints, 3, generator=generator)
-    target = centre + scale * torch.randn(items, joints, 3, generator=generator)
-    return centre + width * scale * noise, target
+    target = center + scale * torch.randn(items, joints, 3, generator=generator)
+    return center + width * scale * noise, target
 
 
 def calibrate(samples, target, mask=None, **options):
@@ -105,8 +105,8 @@ def test_a_fixed_root_counts_only_when_left_in():
 def test_masks_separate_seen_from_hidden_joints():
     good, target = gaussian(1.0, items=1500, joints=8)
     mask = torch.rand(1500, 8, generator=torch.Generator().manual_seed(1)) < 0.5
-    centre = good.mean(0)
-    samples = torch.where(mask[..., None], good, centre + 0.4 * (good - centre))
+    center = good.mean(0)
+    samples = torch.where(mask[..., None], good, center + 0.4 * (good - center))
     seen, hidden = calibrate(samples, target, mask), calibrate(samples, target, ~mask)
     assert seen.error < 0.04 and hidden.signed < -0.2
     assert (seen.counts + hidden.counts == 1500).all()

@@ -154,9 +154,9 @@ def test_aligned_errors_and_the_best_of_ten(procrustes):
     samples, target = batch["samples"], batch["target"]
     errors = 1e3 * pa_mpjpe(samples, target, scale=scale)
     point = 1e3 * pa_mpjpe(batch["point"], target, scale=scale)
-    centre = 1e3 * pa_mpjpe(samples.mean(0), target, scale=scale)
+    center = 1e3 * pa_mpjpe(samples.mean(0), target, scale=scale)
     assert items.point_pa_mpjpe == pytest.approx(point.mean().item())
-    assert items.mean_pa_mpjpe == pytest.approx(centre.mean().item())
+    assert items.mean_pa_mpjpe == pytest.approx(center.mean().item())
     assert items.sample_pa_mpjpe == pytest.approx(errors[0].mean().item())
     assert items.best_pa_mpjpe == pytest.approx(errors.amin(0).mean().item())
     picks = torch.stack(

@@ -88,7 +88,7 @@ def test_only_what_follows_the_image_network_moves(folder):
 
 
 def test_what_was_seen_gives_the_contexts_of_the_images(folder):
-    plain = AugmentConfig(mirror=0, scale=0, shift=0, roll=0, colour=0, contrast=0, grey=0)
+    plain = AugmentConfig(mirror=0, scale=0, shift=0, roll=0, color=0, contrast=0, gray=0)
     trainer = _trainer(folder, copies=1, distil=0, augment=plain)
     seen = trainer._look()
     images = prepare_images(trainer.source(torch.arange(len(trainer.source)))).images

@@ -135,12 +135,12 @@ def test_maps_are_pulled_to_the_keypoints():
     p2d = torch.tensor([[[0.25, -0.5], [0.0, 0.0]]])
     visible = torch.tensor([[True, False]])
     maps = torch.zeros(1, 2, 16, 8, requires_grad=True)
-    optimiser = torch.optim.Adam([maps], lr=0.3)
+    optimizer = torch.optim.Adam([maps], lr=0.3)
     for _ in range(300):
         loss = objectives.joint_maps(maps.flatten(2).log_softmax(-1).view_as(maps), p2d, visible)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     share = maps.detach().flatten(2).softmax(-1).view_as(maps)[0, 0]
     assert share.sum(0) @ (torch.arange(8) + 0.5) / 8 * 2 - 1 == pytest.approx(0.25, abs=0.02)
     assert share.sum(1) @ (torch.arange(16) + 0.5) / 16 * 2 - 1 == pytest.approx(-0.5, abs=0.02)

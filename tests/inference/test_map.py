@@ -78,7 +78,7 @@ def test_one_gauss_newton_step_solves_a_linear_problem():
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1.0])
-def test_one_factorisation_serves_a_whole_run(noise):
+def test_one_factorization_serves_a_whole_run(noise):
     model, seen, _ = curved(noise=noise)
     problems = Problems(model, (seen,), space="latent")
     index = torch.arange(len(seen))
@@ -234,7 +234,7 @@ def test_decoded_distributions_move_in_their_latent(name):
     assert (found.values["x"][:, 0] == 0).all()
     error = (found.values["x"] - seen)[:, 1:].norm(dim=-1).mean()
     assert error < (distribution.point_estimate - seen)[:, 1:].norm(dim=-1).mean()
-    # The prior alone is best at its centre.
+    # The prior alone is best at its center.
     with torch.no_grad():
         start = map_estimate(lambda: pyro.sample("x", distribution), max_steps=5)
     torch.testing.assert_close(start.values["x"], distribution.point_estimate.detach())
@@ -308,7 +308,7 @@ def test_missing_points_do_not_matter():
     seen[0, 2] = torch.nan
     found = map_estimate(model, seen)
     assert found.values["x"].isfinite().all()
-    # The last angle is not seen at all: the prior's centre.
+    # The last angle is not seen at all: the prior's center.
     assert found.values["x"][0, 2].abs() < 1e-4
 
 
@@ -349,7 +349,7 @@ def test_convergence_is_reported():
     assert long.converged.all() and (long.steps > 1).all()
 
 
-def test_a_matrix_that_cannot_be_factorised_is_left_to_lbfgs():
+def test_a_matrix_that_cannot_be_factorized_is_left_to_lbfgs():
     """The square root's derivative is infinite at 0, so Gauss-Newton's matrix is not finite."""
 
     def model(seen):
@@ -461,7 +461,7 @@ def test_more_residuals_than_latents():
     problems = Problems(model, args, space="latent")
     rows = problems.select(torch.arange(3))
     u = randn(3, 2, seed=8)
-    at = rows.linearise(u)
+    at = rows.linearize(u)
     torch.testing.assert_close(at.matrix, rows.hessian(u))
     value, gradient = rows.gradient(u)
     torch.testing.assert_close(at.gradient, gradient)

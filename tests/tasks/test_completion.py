@@ -83,12 +83,12 @@ SPREAD = 0.15
 
 def upright():
     """A distribution of people who face the camera with arms out, and bodies that it is about."""
-    centre = torch.eye(3).repeat(2, 24, 1, 1)
-    centre[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-    distribution = AngleDistribution(centre, torch.full((2, 24, 3), SPREAD))
+    center = torch.eye(3).repeat(2, 24, 1, 1)
+    center[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    distribution = AngleDistribution(center, torch.full((2, 24, 3), SPREAD))
     generator = torch.Generator().manual_seed(0)
     angles = SPREAD * torch.randn(2, 24, 3, generator=generator)
-    return distribution, centre @ matrix_from_axis_angle(angles)
+    return distribution, center @ matrix_from_axis_angle(angles)
 
 
 def test_markers_on_a_body_move_the_joints_they_sit_on():

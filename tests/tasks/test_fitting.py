@@ -65,7 +65,7 @@ def pixels(fitted, p2d):
     return (fitted.projected - p2d).norm(dim=-1)
 
 
-def millimetres(fitted, truth):
+def millimeters(fitted, truth):
     """Error of each person's joints but for size, which one camera does not tell from distance."""
     return 1000 * pa_mpjpe(fitted.joints, truth.joints)
 
@@ -83,9 +83,9 @@ def test_a_known_body_is_recovered_from_exact_keypoints_where_the_distribution_i
     begun = SkeletonBody()(matrix_from_6d(distribution.mean), truth.shape, truth.translation)
     before = 1000 * pa_mpjpe(SkeletonBody().regress(begun), truth.joints)
     assert fitted.converged.all()
-    assert (millimetres(fitted, truth) < 15).all()
+    assert (millimeters(fitted, truth) < 15).all()
     assert (pixels(fitted, truth.p2d).mean(-1) < 2).all()
-    assert (millimetres(fitted, truth) < 0.8 * before).all()
+    assert (millimeters(fitted, truth) < 0.8 * before).all()
     # A larger body farther away looks alike: the shape's distribution decides.
     assert (fitted.translation - truth.translation).norm(dim=-1).max() < 0.5
     output = SkeletonBody()(fitted.theta, fitted.shape, fitted.translation)
@@ -181,7 +181,7 @@ def test_hidden_joints_count_nothing_however_they_are_marked():
     assert by_nan.joints.isfinite().all()
     seen = [joint for joint in range(17) if joint not in (6, 13)]
     assert (pixels(by_nan, truth.p2d)[:, seen].mean(-1) < 2).all()
-    assert (millimetres(by_nan, truth) < 25).all()
+    assert (millimeters(by_nan, truth) < 25).all()
 
 
 @pytest.mark.parametrize("kind", ["student_t", "geman_mcclure"])
@@ -192,8 +192,8 @@ def test_a_robust_kernel_bears_a_joint_in_the_wrong_place(kind):
     spoiled[:, 13] += torch.tensor([150.0, -100.0])
     robust = exact(distribution, truth, p2d=spoiled, likelihood=kind, scale=2.0)
     gaussian = exact(distribution, truth, p2d=spoiled, likelihood="gaussian", scale=2.0)
-    assert (millimetres(robust, truth) < 10).all()
-    assert (millimetres(gaussian, truth) > 2 * millimetres(robust, truth)).all()
+    assert (millimeters(robust, truth) < 10).all()
+    assert (millimeters(gaussian, truth) > 2 * millimeters(robust, truth)).all()
 
 
 def test_a_far_camera_is_a_weak_perspective_one():
@@ -258,7 +258,7 @@ def test_bodies_with_a_surface_are_fitted_without_computing_it(mesh_body):
     distribution = truth.distribution(0.02, off=0.5)
     fitted = exact(distribution, truth, body=mesh_body, surface=True)
     assert (pixels(fitted, truth.p2d).mean(-1) < 2).all()
-    assert (millimetres(fitted, truth) < 20).all()
+    assert (millimeters(fitted, truth) < 20).all()
     whole = mesh_body(fitted.theta, fitted.shape, fitted.translation)
     torch.testing.assert_close(mesh_body.regress(whole), fitted.joints, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.vertices, fitted.vertices, atol=1e-5, rtol=0)
@@ -268,7 +268,7 @@ def test_other_joint_sets_are_fitted():
     truth = scene(2, joint_set="coco_17")
     fitted = exact(truth.distribution(0.02), truth, joint_set="coco_17")
     assert fitted.joints.shape == (2, COCO_17.num_joints, 3)
-    assert (millimetres(fitted, truth) < 15).all()
+    assert (millimeters(fitted, truth) < 15).all()
 
 
 def test_an_unseen_distribution_without_a_batch_serves_everyone():
@@ -288,7 +288,7 @@ def test_the_start_is_the_estimate_of_its_own_distribution_where_the_distributio
         point_estimate = sixd_from_matrix(truth.theta)
 
     fitted = exact(prior, truth, start=truth.start()._replace(distribution=Estimate()))
-    assert (millimetres(fitted, truth) < 80).all()
+    assert (millimeters(fitted, truth) < 80).all()
     assert (pixels(fitted, truth.p2d).mean(-1) < 3).all()
 
 

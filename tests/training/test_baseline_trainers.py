@@ -156,9 +156,9 @@ def test_the_regressions_spread_becomes_that_of_its_residuals() -> None:
     pairs = trainer._draw()
     for _ in range(200):
         loss = trainer.losses(pairs)["nll"]
-        trainer.optimiser.zero_grad()
+        trainer.optimizer.zero_grad()
         loss.backward()
-        trainer.optimiser.step()
+        trainer.optimizer.step()
     distribution = model.eval().distribution(Evidence(pairs.features, None))
     residual = (pairs.joints - distribution.mode[:, 1:]).square().mean(0).sqrt()
     spread = distribution.flow.base_dist.stddev[0] * model.standardiser.log_scale.exp()

@@ -155,7 +155,7 @@ def test_processes_stay_together_whatever_is_trained(tmp_path):
     assert done.returncode == 0 and done.stdout.count("done") == 2, done.stdout
 
 
-#: An optimiser imports modules that would keep the group, and its threads, to the very end.
+#: An optimizer imports modules that would keep the group, and its threads, to the very end.
 GROUP = """
 import os, sys, torch
 from propose_prob.training.parallel import process_group

@@ -231,15 +231,15 @@ def test_a_broken_loss_stops_the_run_before_it_spoils_the_weights():
 def test_set_rate():
     trainer = make_trainer()
     trainer.set_rate(0.25)
-    for optimiser in (trainer.optimiser1, trainer.optimiser2, trainer.optimiser_d):
-        assert optimiser.param_groups[0]["lr"] == pytest.approx(2.5e-3)
+    for optimizer in (trainer.optimizer1, trainer.optimizer2, trainer.optimizer_d):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(2.5e-3)
 
 
-def test_the_standardiser_whitens_each_coordinate():
+def test_the_standardizer_whitens_each_coordinate():
     trainer = make_trainer()
     trainer.prepare(50)
     joints = torch.cat([trainer._draw().joints for _ in range(50)])
-    standard = trainer.model.standardise(joints)
+    standard = trainer.model.standardize(joints)
     torch.testing.assert_close(standard.mean(0), torch.zeros(48), atol=0.25, rtol=0)
     torch.testing.assert_close(standard.std(0), torch.ones(48), atol=0.25, rtol=0)
 
