@@ -1,6 +1,6 @@
 """The error raised for wrong input data."""
 
-__all__ = ["InputError", "short"]
+__all__ = ["InputError", "is_no_distribution", "short"]
 
 
 class InputError(ValueError):
@@ -17,6 +17,23 @@ class InputError(ValueError):
         ...     print(error)
         missing.json: ...
     """
+
+
+def is_no_distribution(error: Exception) -> bool:
+    """Whether torch raised it over parameters or values that a distribution cannot have.
+
+    A network answers with such, NaN as a rule, where its weights or what it is given are far too
+    large.
+
+    Example:
+        >>> import torch
+        >>> try:
+        ...     torch.distributions.Normal(torch.tensor(torch.nan), 1.0)
+        ... except ValueError as error:
+        ...     is_no_distribution(error)
+        True
+    """
+    return isinstance(error, ValueError) and "but found invalid values" in str(error)
 
 
 def short(text: str, most: int = 200) -> str:

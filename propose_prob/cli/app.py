@@ -20,7 +20,7 @@ from typing import Annotated, Any, Protocol
 import tyro
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, is_no_distribution
 from ..io.atomic import discard
 from .demo import Demo
 from .evaluate import Evaluate
@@ -128,8 +128,14 @@ def _run(args: list[str]) -> int:
 
 def _explained(error: Exception) -> tuple[int, str]:
     """The exit code and the message of what ended a command."""
-    if isinstance(error, InputError):
+    # The latter of a training whose loss is no longer finite.
+    if isinstance(error, (InputError, FloatingPointError)):
         return 2, str(error)
+    if is_no_distribution(error):
+        return 2, (
+            "what the model computes is not finite: are its weights, and the numbers that it is "
+            "given, plausible?"
+        )
     if isinstance(error, MemoryError):
         return 2, f"not enough memory: {error}"
     if isinstance(error, OSError):

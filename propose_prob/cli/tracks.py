@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..io.atomic import check_outputs
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ __all__ = ["Track", "check_intrinsics", "check_output_name", "frames_word", "rea
 
 #: Frame numbers may be this many times as many as frames, before that looks like a mistake.
 _SPARSE = 20
+#: Beyond that a number names a frame and counts none; floating-point numbers tell no two apart.
+_LARGEST = 2**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +146,13 @@ def frames_word(count: int) -> str:
 
 def _number(name: int | str, path: Path) -> int:
     if isinstance(name, int):
-        return name
-    digits = re.findall(r"\d+", Path(name).stem if "." in name else name)
-    if not digits:
-        raise InputError(f"{path}: frame {name!r} has no number in its name; use --by-order")
-    return int(digits[-1])
+        number = name
+    else:
+        digits = re.findall(r"\d+", Path(name).stem if "." in name else name)
+        if not digits:
+            raise InputError(f"{path}: frame {name!r} has no number in its name; use --by-order")
+        number = int(digits[-1])
+    if abs(number) > _LARGEST:
+        shown = short(str(number))
+        raise InputError(f"{path}: expected a number of a frame, got {shown}; use --by-order")
+    return number

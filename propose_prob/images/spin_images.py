@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -23,11 +25,15 @@ _FURTHER = (14, 2, 1, 0, 3, 4, 5, 16, 15, 17, 18, 9, 10, 11, 8, 7, 6)
 #: The same among BODY_25's, -1 where it has none. Its neck is the middle of the shoulders.
 _OPENPOSE = (8, 9, 10, 11, 12, 13, 14, -1, 1, -1, -1, 5, 6, 7, 2, 3, 4)
 _OPENPOSE_JOINTS = 25
-#: What photographs come in. Pillow knows more, of which one runs another program.
 #: More than cameras of today take; a picture of some kilobytes may unpack to gigabytes.
 _PIXELS = 64_000_000
+#: Progressive pictures come in some ten scans. Each goes over all pixels, and may be a few bytes.
+_SCANS = 100
 
+#: What photographs come in. Pillow knows more, of which one runs another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+#: Of a segment of a JPEG; those with 0 stand for a byte of data.
+_MARKER = re.compile(rb"\xff([\x01-\xfe])")
 #: Focal length that such sets are read with, in sides of the crop: SPIN's 5000 pixels for 224.
 _FOCAL = 5000 / 224
 
@@ -147,6 +153,10 @@ def read_image(path: str | Path) -> Tensor:
                     raise InputError(
                         f"{path}: expected an image of up to {_PIXELS} pixels, got {wide} x {high}"
                     )
+                if image.format in ("JPEG", "MPO") and (scans := _scans(file)) > _SCANS:
+                    raise InputError(
+                        f"{path}: expected an image of up to {_SCANS} scans, got {scans}"
+                    )
                 ImageOps.exif_transpose(image, in_place=True)
                 pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except UnidentifiedImageError:
@@ -157,6 +167,21 @@ def read_image(path: str | Path) -> Tensor:
     except Exception as error:
         raise InputError(f"{path}: cannot be read ({short(str(error))})") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _scans(file: IO[bytes]) -> int:
+    """How many scans a JPEG has; the file stands where it stood."""
+    before = file.tell()
+    file.seek(0)
+    content, place, scans = file.read(), 2, 0
+    file.seek(before)
+    # As decoders do it: whatever lies between segments is passed over.
+    while (found := _MARKER.search(content, place)) and found[1] != b"\xd9":
+        scans += found[1] == b"\xda"
+        place = found.end()
+        if not b"\xd0" <= found[1] <= b"\xd8" and found[1] != b"\x01":
+            place += max(2, int.from_bytes(content[place : place + 2], "big"))
+    return scans
 
 
 def _joined(parts: list[SpinDataset]) -> SpinDataset:

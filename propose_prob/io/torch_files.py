@@ -115,7 +115,7 @@ def _sequence(file: IO[bytes], path: Path, size: int) -> Any:
     storages = _Storages(room, size)
     value = _load(file, storages)
     keys = load_pickle(file, name="its list of storages")
-    if not isinstance(keys, list) or set(keys) != set(storages.found):
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages.found):
         raise ValueError("other storages than its tensors have")
     for key in keys:
         tensor = storages.found[key]

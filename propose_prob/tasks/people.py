@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, is_no_distribution
 from ..geometry.normalization import as_dtype, visible_joints
 from ..geometry.skeletons import Skeleton, convert_skeleton
 from ..io.keypoints import Keypoints
@@ -56,6 +56,22 @@ class PersonBatch:
     frames: tuple[int | str, ...]
     people: tuple[int | str, ...]
 
+    def solved(self, solve: Callable[[PersonBatch], Batch]) -> Batch:
+        """What `solve` answers.
+
+        Raises:
+            InputError: If it comes to numbers that are no distribution's, NaN as a rule.
+        """
+        try:
+            return solve(self)
+        except ValueError as error:
+            if not is_no_distribution(error):
+                raise
+            raise InputError(
+                f"frames {self.frames[0]} to {self.frames[-1]}: the model's answer is not finite; "
+                "are its weights and the keypoints plausible, and the focal length in their unit?"
+            ) from error
+
     def check_finite(self, finite: Tensor) -> None:
         """Names the first person for whom the model's answer `(B,)` is not finite.
 
@@ -99,7 +115,7 @@ class PeopleStream(Iterator[Batch], Generic[Batch]):
             raise InputError(f"expected min_confidence between 0 and 1, got {min_confidence}")
         self.skipped: list[Skipped] = []
         people = _people(keypoints, skeleton, min_joints, min_confidence, self.skipped)
-        self._batches = (solve(group) for group in _groups(people, batch_size, device))
+        self._batches = (group.solved(solve) for group in _groups(people, batch_size, device))
 
     def __next__(self) -> Batch:
         return next(self._batches)

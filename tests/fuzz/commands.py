@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from propose_prob.training.configs import (
 )
 from propose_prob.weights import save
 from tests.fuzz import hostile
-from tests.fuzz.formats import PAIRS, TINY, cleared, not_a_file
+from tests.fuzz.formats import PAIRS, TINY, not_a_file
 from tests.fuzz.hostile import INTEGERS, NUMBERS, TEXTS
 
 #: Configurations of what `train` trains.
@@ -93,7 +94,15 @@ def make_inputs(folder):
         }  # fmt: skip
         writer.append(arrays, {"frame": ["0", "1"], "person": ["0", "0"]})
         writer.finish({"model": "none"})
+    theta = np.tile(np.eye(3, dtype=np.float32), (2, 24, 1, 1))
+    fit = {
+        "theta": theta, "shape": np.zeros((2, 10), np.float32), "joints": np.zeros((2, 17, 3)),
+        "translation": np.zeros((2, 3), np.float32), "joint": np.array(H36M_17.joint_names),
+        "frame": np.array(["0", "1"]), "person": np.array(["0", "0"]), "body": np.array("open"),
+    }  # fmt: skip
+    np.savez(folder / "fit.npz", **fit)
     points = np.random.default_rng(0).normal(size=(2, 17, 3))
+    np.savez(folder / "arrays.npz", keypoints=100 * points[..., :2], confidence=np.ones((2, 17)))
     pairs = {**PAIRS, "p3d": points, "p2d": 500 * points[..., :2], "focal": 900.0}
     np.savez(folder / "pairs.npz", **pairs)
     np.savez(folder / "world.npz", world=np.random.default_rng(0).normal(size=(9, 17, 3)))
@@ -124,8 +133,10 @@ def wrong_files(folder):
 
 def wrong_outputs(folder):
     """Names in the place of outputs, where nothing can be written."""
-    return ("no/out.nc", str(folder / "folder.json"), "/proc/out.nc", "/dev/full", "/dev/stdout",
-            str(folder / "pipe.json"), "people.nc/out.nc", "x" * 300 + ".nc", "out.pdf", *TEXTS)  # fmt: skip
+    return (
+        *("no/out.nc", str(folder / "folder.json"), "/proc/out.nc", "/dev/full", "/dev/stdout"),
+        *(str(folder / "pipe.json"), "people.nc/out.nc", "x" * 300 + ".nc", "out.pdf", *TEXTS),
+    )
 
 
 def arguments(folder):
@@ -315,16 +326,65 @@ def changed_people(name):
     return change
 
 
+def changed_arrays(session, generator):
+    """Keypoints as arrays that are odd."""
+    name = generator.choice(("lift", "smooth", "fuse"))
+    content = (session.place / "arrays.npz").read_bytes()
+    path = session.changed("arrays.npz")
+    change = generator.choice((hostile.odd_arrays, hostile.extreme_numbers))
+    path.write_bytes(change(content, generator))
+    line = list(arguments(session.place)[name][0])
+    line[1] = str(path)
+    skeleton = generator.choice(("h36m_17", "h36m_17", "coco_17", "body_25"))
+    return [*line, "--skeleton", skeleton, *(["--by-order"] if name != "lift" else [])]
+
+
+def changed_folder(session, generator):
+    """A folder of keypoints in which names are odd, and some files are none."""
+    folder = session.changed("folder")
+    folder.mkdir()
+    names = (
+        "1",
+        "2",
+        "10",
+        "9" * 200,
+        "\u0663",
+        "²",
+        "a b",
+        "\x1b[2J",
+        "-",
+        "\udcff",
+        ".a",
+        "a\nb",
+    )
+    for name in generator.sample(names, generator.choice((1, 3, 6))):
+        path = folder / f"{name}.json"
+        content = json.dumps(hostile.keypoints(1)).encode()
+        kind = generator.randrange(6)
+        if kind == 0:
+            not_a_file(path, generator)
+        else:
+            path.write_bytes(hostile.hostile_json(content, generator) if kind == 1 else content)
+    line = list(arguments(session.place)[generator.choice(("lift", "smooth"))][0])
+    line[1] = str(folder)
+    if line[0] == "lift" and generator.random() < 0.5:
+        line[line.index("--out") + 1] = "parts"
+    return line
+
+
 def changed_result(session, generator):
     """A result whose arrays are odd: empty, of another shape, NaN, infinite, 1e308."""
-    content = (session.place / "result.npz").read_bytes()
-    change = generator.choice((hostile.odd_arrays, hostile.extreme_numbers, hostile.hostile_npz))
+    name = generator.choice(("result.npz", "result.npz", "fit.npz"))
+    content = (session.place / name).read_bytes()
+    change = generator.choice((hostile.odd_arrays, hostile.extreme_numbers, hostile.hostile_npz,
+                               hostile.hostile_texts))  # fmt: skip
     path = session.changed("result.npz")
     path.write_bytes(change(content, generator))
     line = ["view", str(path), "--out", "out.html"]
-    if generator.random() < 0.3:
+    if name == "result.npz" and generator.random() < 0.3:
         truth = session.changed("truth.npz")
         np.savez(truth, p3d=np.zeros((2, 17, 3)))
+        change = generator.choice((hostile.odd_arrays, hostile.extreme_numbers))
         truth.write_bytes(change(truth.read_bytes(), generator))
         line[1] = str(session.place / "result.npz")
         line += ["--truth", str(truth)]
@@ -350,13 +410,49 @@ def changed_cameras(session, generator):
     return [*line, "--cameras", str(path), "--keypoint-scale", "3"]
 
 
-def changed_model(session, generator):
-    """Weights that are NaN, or do not fit their configuration."""
-    content = (session.place / "joints.safetensors").read_bytes()
-    path = session.changed("joints.safetensors")
-    path.write_bytes(hostile.hostile_safetensors(content, generator))
-    people = str(session.place / "people.json")
-    return ["lift", people, "--model", str(path), "--samples", "2", "--out", "out.npz"]
+def changed_model(*names):
+    """Weights that are NaN or far too large, or do not fit their configuration."""
+
+    def change(session, generator):
+        name = generator.choice(names)
+        model = "body.safetensors" if name == "fit" else "joints.safetensors"
+        content = (session.place / model).read_bytes()
+        path = session.changed(model)
+        made = (hostile.hostile_safetensors, hostile.large_weights, hostile.large_weights)
+        path.write_bytes(generator.choice(made)(content, generator))
+        line = list(arguments(session.place)[name][0])
+        if name in ("evaluate", "report"):
+            line[1] = str(path)
+        else:
+            line[line.index("--model") + 1] = str(path)
+        return [*line, *(["--log-prob"] if name == "lift" and generator.random() < 0.3 else [])]
+
+    return change
+
+
+def changed_data(session, generator):
+    """Own data for a training that are odd, or far too large or small."""
+    content = (session.place / "world.npz").read_bytes()
+    path = session.changed("world.npz")
+    path.write_bytes(
+        generator.choice((hostile.odd_arrays, hostile.extreme_numbers))(content, generator)
+    )
+    honest = str(session.place / "world.npz")
+    config = session.place / "training.json"
+    if generator.random() < 0.5:
+        stored = json.loads(config.read_text())
+        config = session.changed("training.json")
+        numbers = {"rate": (0.0, 10.0, 1e6), "average": (0.0, 1.0), "weight_decay": (1e6,),
+                   "warmup": (0.0, 1.0), "clip": (1e-300, 1e6), "batch_size": (1, 3),
+                   "known_intrinsics": (0.0, 1.0), "seed": (2**62,)}  # fmt: skip
+        for name in generator.sample(sorted(numbers), 3):
+            stored[name] = generator.choice(numbers[name])
+        config.write_text(json.dumps(stored))
+        if generator.random() < 0.5:
+            path = honest
+    line = ["train", "lifting", "--config", str(config), "--out", "out"]
+    which = generator.choice((("--data", "--validation"), ("--validation", "--data")))
+    return [*line, which[0], str(path), which[1], honest]
 
 
 def parts(session, generator):
@@ -463,6 +559,8 @@ def typed(session, generator):
     Path("matplotlibrc").write_text("text.usetex: True\nbackend: module://EXECUTED\n")
     Path("setup.cfg").write_text("[options]\n")
     session.streams = generator.choice(_STREAMS)
+    if generator.random() < 0.3:
+        session.environment |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
     name = generator.choice(("lift", "view", "evaluate", "--version", "fly", "smooth", "--help"))
     if name in ("--version", "fly", "--help"):
         return [name]
@@ -485,7 +583,13 @@ COMMANDS: dict[str, Command] = {
     "view of changed results": Command(changed_result, 10),
     "report of changed pairs": Command(changed_pairs, 3),
     "fuse of changed cameras": Command(changed_cameras, 6),
-    "lift by changed weights": Command(changed_model, 10),
+    "lift by changed weights": Command(changed_model("lift"), 10),
+    "others by changed weights": Command(changed_model("smooth", "fuse", "demo"), 6),
+    "evaluate by changed weights": Command(changed_model("evaluate", "report"), 3),
+    "fit by changed weights": Command(changed_model("fit"), 1),
+    "changed arrays": Command(changed_arrays),
+    "changed folders": Command(changed_folder),
+    "train on changed data": Command(changed_data, 1),
     "lift into changed parts": Command(parts, 4),
     "train on after changes": Command(resumed, 1),
     "words of torchrun": Command(ranks),
@@ -525,12 +629,12 @@ class CommandSession:
         self.environment, self.streams = {}, ""
         self.is_refused = self.is_module = False
         for path in self.work.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            _removed(path)
 
     def changed(self, name):
         """Where the changed copy of an input is put; whatever was there is gone."""
         path = self.place / f"changed {name}"
-        cleared(path)
+        _removed(path)
         return path
 
     def photo(self):
@@ -578,11 +682,14 @@ class CommandSession:
             line = self.command.change(self, generator)
             before, inputs = _state(self.work), _state(self.place)
             run = self._typed if self.command.typed else self._called
-            code, err = run(line)
+            code, out, err = run(line)
             shown = f"{[part[:200] for part in line]} {self.streams} {self.environment}"
             assert "Traceback" not in err and "Exception ignored" not in err, f"{shown}: {err}"
             assert code in self._codes(), f"{shown}: exit code {code}: {err}"
             assert not Path("EXECUTED").exists(), f"{shown}: EXECUTED"
+            acting = {c for c in out + err if not c.isprintable() and c != "\n"}
+            assert not acting, f"{shown}: printed {acting}"
+            self._check_pages(shown)
             assert _state(self.place) == inputs, f"{shown}: an input was changed"
             hidden = [name for name in set(_state(self.work)) - set(before) if "/." in name]
             assert not hidden, f"{shown}: left {hidden}"
@@ -591,6 +698,11 @@ class CommandSession:
             return code == 0
         finally:
             os.chdir(here)
+
+    def _check_pages(self, shown):
+        for page in self.work.glob("*.html"):
+            text = page.read_text("utf-8")
+            assert text.count("<script") == text.count("</script") <= 4, f"{shown}: {page}"
 
     def _codes(self):
         if self.is_refused:
@@ -619,16 +731,17 @@ class CommandSession:
         changed = {name: os.environ.get(name) for name in self.environment}
         try:
             _set(self.environment)
-            with _captured() as err, warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                # Python shows these to nobody but developers; torch has one about itself.
-                warnings.simplefilter("ignore", DeprecationWarning)
+            with _captured() as (out, err), warnings.catch_warnings(record=True) as caught:
+                # As Python starts; `pytest` makes errors of all.
+                warnings.resetwarnings()
+                for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
+                    warnings.simplefilter("ignore", kind)
                 code = main(line)
         finally:
             _set(changed)
             torch.set_num_threads(threads)
         assert not caught, f"{line}: {[str(w.message) for w in caught]}"
-        return code, err()
+        return code, out(), err()
 
     def _typed(self, line):
         environment = {**os.environ, **self.environment}
@@ -644,7 +757,9 @@ class CommandSession:
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
-        return done.returncode, done.stderr.decode("utf-8", "replace")
+        return done.returncode, *(
+            text.decode("utf-8", "replace") for text in (done.stdout, done.stderr)
+        )
 
 
 def _quoted(word):
@@ -665,13 +780,22 @@ def _state(folder):
 
 @contextmanager
 def _captured():
-    """Takes what is printed; gives a function that tells what the standard error was."""
+    """Takes what is printed; gives functions that tell what it was, output and error."""
     before = sys.stdout, sys.stderr
     out, err = (io.TextIOWrapper(io.BytesIO(), errors="backslashreplace") for _ in range(2))
     sys.stdout, sys.stderr = out, err
     try:
-        yield lambda: err.buffer.getvalue().decode("utf-8", "replace")
+        yield tuple(partial(_text, stream) for stream in (out, err))
     finally:
         out.flush()
         err.flush()
         sys.stdout, sys.stderr = before
+
+
+def _removed(path):
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def _text(stream):
+    stream.flush()
+    return stream.buffer.getvalue().decode("utf-8", "replace")

@@ -345,6 +345,7 @@ def hostile_labels(content, generator):
 
 _TEXT, _DEEP = hostile.hostile_words, hostile.deep_json
 _NPZ = (hostile.odd_arrays, hostile.hostile_npz, hostile.odd_arrays)
+_TEXTS = (*_NPZ, hostile.hostile_texts)
 _PICTURES = (hostile.hostile_exif, hostile.hostile_picture)
 #: Read by a process of their own, which takes ten times as long.
 _APART = 4
@@ -371,7 +372,7 @@ FORMATS: dict[str, Format] = {
             "a.npz", read_amass, poses=np.ones((3, 72)), trans=np.ones((3, 3)), betas=np.ones(10),
             gender="female", mocap_framerate=60.0,
         ),
-        _NPZ,
+        _TEXTS,
     ),
     "h36m 2d": Format(h36m("data_2d_h36m_gt.npz"), (hostile.odd_objects, hostile.hostile_npz)),
     "h36m 3d": Format(h36m("data_3d_h36m.npz"), (hostile.odd_objects, hostile.hostile_npz)),
@@ -388,9 +389,9 @@ FORMATS: dict[str, Format] = {
     "3dhp train 5": Format(
         mpi_train(test_mpi_inf_3dhp.write_version5), (hostile.odd_matlab,), _APART
     ),
-    "spin": Format(spin, _NPZ),
+    "spin": Format(spin, _TEXTS),
     "world.npz": Format(archive("a.npz", read_world, world=np.ones((2, 17, 3))), _NPZ),
-    "pairs": Format(archive("a.npz", read_pairs, **PAIRS), (*_NPZ, hostile.extreme_numbers)),
+    "pairs": Format(archive("a.npz", read_pairs, **PAIRS), (*_TEXTS, hostile.extreme_numbers)),
     "truth": Format(
         archive("a.npz", lambda path: _read_truth(path, 2), p3d=np.ones((2, 17, 3))), _NPZ
     ),
@@ -403,13 +404,17 @@ FORMATS: dict[str, Format] = {
     "renders' images": Format(renders("00000.images.npy"), (hostile.hostile_npy,)),
     "renders' truth": Format(renders("00000.truth.npz"), _NPZ),
     "result.nc": Format(result("a.nc"), (hostile.hostile_hdf5,), _APART),
-    "result.npz": Format(result("a.npz"), _NPZ),
+    "result.npz": Format(result("a.npz"), _TEXTS),
     "smpl.pkl": Format(smpl_pickle, (hostile.odd_pickle, hostile.hostile_pickle)),
     "smpl.npz": Format(archive("a.npz", load_smpl, **SMPL), _NPZ),
     "backbone.pt": Format(backbone("a.pt"), (hostile.hostile_torch,)),
-    "backbone older.pt": Format(backbone("older.pt"), (hostile.hostile_torch,)),
+    "backbone older.pt": Format(
+        backbone("older.pt"), (hostile.hostile_torch, hostile.hostile_sequence)
+    ),
     "backbone.safetensors": Format(backbone("a.safetensors"), (hostile.hostile_safetensors,)),
-    "weights.safetensors": Format(weights, (hostile.hostile_safetensors,)),
+    "weights.safetensors": Format(
+        weights, (hostile.hostile_safetensors, hostile.large_weights)
+    ),
     "checkpoint.pt": Format(checkpoint, (hostile.hostile_torch,)),
     "config.json": Format(configuration, (hostile.hostile_json, _DEEP)),
     "labels of motion files": Format(people, (hostile_labels,), 3),
@@ -435,7 +440,7 @@ def not_a_file(path, generator):
         here = os.getcwd()
         os.chdir(path.parent)
         try:
-            with socket.socket(socket.AF_UNIX) as made:
+            with socket.socket(socket.AF_UNIX) as made, suppress(OSError):
                 made.bind(path.name)
         finally:
             os.chdir(here)

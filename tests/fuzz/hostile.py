@@ -48,8 +48,11 @@ _WORDS = (
 )
 
 #: Names in the place of those of people, frames, joints and files.
-NAMES = ("a\0b", "\ud800", "9" * 20_000, 2**70, -(2**70), "", "\x1b[2J", "a b", "a-b", "A-B", "a_b",
-         "../a", "/a", ".", "x" * 999, "\u202ea", "con", "a\nb", 2**53 + 1, -1, True, 1.5, None)  # fmt: skip
+NAMES = (
+    *("a\0b", "\ud800", "9" * 20_000, 2**70, -(2**70), "", "\x1b[2J", "a b", "a-b", "A-B", "a_b"),
+    *("../a", "/a", ".", "x" * 999, "\u202ea", "con", "a\nb", 2**53 + 1, -1, True, 1.5, None),
+    *("</script><script>alert(1)</script>", "<!--", "'\"&lt;"),
+)
 
 
 def nested(depth, generator):
@@ -194,8 +197,10 @@ def hostile_log(content, generator):
 _DESCRIPTIONS = ("'<f4'", "'<f8'", "'|b1'", "'<i8'", "'<c16'", "'|V0'", "'<U0'", "'|S0'", "'|S1'",
                  "'<U7'", "'|O'", "'<M8[s]'", "[('a', '|V0')]", "[('a', '<f4'), ('b', '<i2')]",
                  "'f'", "3", "'<f" + "9" * 400 + "'")  # fmt: skip
-_SIZES = ("0", "1", "2", "17", "-6", "True", "False", "1.0", "None", "2L", "1000000000000",
-          "9223372036854775807", "9223372036854775808", "4611686018427387904", "9" * 4400)  # fmt: skip
+_SIZES = (
+    *("0", "1", "2", "17", "-6", "True", "False", "1.0", "None", "2L", "1000000000000"),
+    *("9223372036854775807", "9223372036854775808", "4611686018427387904", "9" * 4400),
+)
 
 
 def npy(header, data=b"", version=1):
@@ -279,6 +284,20 @@ def odd_arrays(content, generator):
         del arrays[key]
     else:
         arrays[key] = odd(arrays[key], generator)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def hostile_texts(content, generator):
+    """An archive of which some texts are others: escapes, tags of pages, ways out of a folder."""
+    with np.load(io.BytesIO(content)) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    chosen = [name for name, values in arrays.items() if values.dtype.kind == "U"]
+    texts = [name for name in NAMES if type(name) is str]
+    for name in generator.sample(chosen, generator.randint(1, len(chosen))):
+        values = [generator.choice((word, *texts)) for word in arrays[name].ravel().tolist()]
+        arrays[name] = np.array(values, np.str_).reshape(arrays[name].shape)
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -444,7 +463,7 @@ def odd_objects(content, generator):
 
 
 def hostile_hdf5(content, generator):
-    """HDF5 that reaches beyond itself: external storage, virtual datasets, links, filters, sizes."""
+    """HDF5 that reaches beyond itself: other files, links, filters, sizes of far more bytes."""
     import h5py
 
     from tests.io.test_sandbox import HOSTILE
@@ -600,6 +619,52 @@ def hostile_torch(content, generator):
     return file.getvalue()
 
 
+def hostile_sequence(content, generator):
+    """A file of torch before 1.6 of which a pickle or the bytes of a storage are others."""
+    file = io.BytesIO(content)
+    for _ in range(3):
+        pickle.load(file)
+    start = file.tell()
+    parts = [content[:start]]
+    # The fourth ends before the list of storages, which begins like it.
+    end = content.index(b"\x80\x02]", start)
+    storages = content.index(b"e.", end) + 2
+    parts += [content[start:end], content[end:storages], content[storages:]]
+    changed = generator.randrange(4)
+    if changed == 3:
+        at = generator.choice((0, 8, 16))
+        number = struct.pack("<q", generator.choice((0, -1, 1, 2**31, 2**62)))
+        parts[3] = parts[3][:at] + number + parts[3][at + 8 :]
+    elif changed == 2:
+        keys = generator.choice(([], [[]], ["0"] * 3, {"0": 1}, [None], "0", [1], 3, ["x"]))
+        parts[2] = pickle.dumps(keys, 2)
+    elif changed == 1:
+        parts[1] = hostile_pickle(b"", generator)
+    else:
+        others = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, None, 1000, [1])
+        parts[0] = b"".join(pickle.dumps(generator.choice(others), 2) for _ in range(3))
+    return b"".join(parts)
+
+
+def large_weights(content, generator):
+    """Weights that are finite, and too large for what is computed with them, or all the same."""
+    length = struct.unpack("<Q", content[:8])[0]
+    header, data = json.loads(content[8 : 8 + length]), bytearray(content[8 + length :])
+    names = [name for name, entry in header.items() if entry.get("dtype") == "F32"]
+    for name in generator.sample(names, generator.choice((1, 1, 5, len(names)))):
+        start, end = header[name]["data_offsets"]
+        numbers = np.frombuffer(bytes(data[start:end]), "<f4")
+        kind = generator.randrange(4)
+        with np.errstate(all="ignore"):
+            if kind == 0:
+                numbers = np.full_like(numbers, generator.choice((0.0, 1.0, -1.0, 3e38, 1e-38)))
+            else:
+                factor = 10.0 ** generator.choice((-30, -5, 3, 6, 12, 20, 30))
+                numbers = np.clip(numbers.astype("f8") * factor, -3e38, 3e38).astype("<f4")
+        data[start:end] = numbers.tobytes()
+    return content[: 8 + length] + bytes(data)
+
+
 def odd_state(state, generator):
     """The state of a training of which one entry is gone or something else."""
     state = dict(state)
@@ -650,8 +715,10 @@ def hostile_picture(content, generator):
     """A picture of very many pixels or frames, of another mode, or none at all."""
     from PIL import Image
 
-    kind = generator.randrange(5)
+    kind = generator.randrange(6)
     file = io.BytesIO()
+    if kind == 5:
+        return jpeg_of_scans(generator.choice((1, 2000)), generator.choice((1, 12, 200, 5000)))
     if kind == 0:
         side = generator.choice((1, 3000, 9000))
         Image.new("1", (side, side)).save(file, generator.choice(("PNG", "GIF", "TIFF", "BMP")))
@@ -675,6 +742,17 @@ def hostile_picture(content, generator):
             b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + check + generator.randbytes(50)
         )
     return file.getvalue()
+
+
+def jpeg_of_scans(side, count):
+    """A JPEG whose last scan, of some bytes, comes another time and another."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    start = content.rindex(b"\xff\xda")
+    return content[:-2] + content[start:-2] * (count - 1) + content[-2:]
 
 
 def hostile_c3d(content, generator):

@@ -279,9 +279,9 @@ def run(tasks, *, workers=2, tell=lambda text: None, seconds=float("inf")):
     try:
         while True:
             for worker in pool:
-                if worker.task is None and time.monotonic() - begun < seconds:
-                    if (task := next(left, None)) is not None:
-                        worker.give(task)
+                is_free = worker.task is None and time.monotonic() - begun < seconds
+                if is_free and (task := next(left, None)) is not None:
+                    worker.give(task)
             busy = [worker for worker in pool if worker.task is not None]
             if not busy:
                 return dict(tallies)

@@ -13,8 +13,19 @@ from tests.fuzz.commands import COMMANDS
 from tests.fuzz.formats import FORMATS
 
 #: Those that take a second or more each.
-LONG = ("fit", "report", "demo", "evaluate", "fit of changed keypoints", "photo of changed keypoints",
-        "report of changed pairs", "as a user types it", "render")  # fmt: skip
+LONG = (
+    *(
+        "fit",
+        "report",
+        "demo",
+        "evaluate",
+        "render",
+        "as a user types it",
+        "train on after changes",
+    ),
+    *("fit of changed keypoints", "photo of changed keypoints", "report of changed pairs"),
+    *("train on changed data", "evaluate by changed weights", "fit by changed weights"),
+)
 
 #: Formats and commands with seeds that once ended otherwise.
 FOUND: tuple[tuple[str, int], ...] = ()
