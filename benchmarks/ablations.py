@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
+from propose_prob.configuration import from_dict
 from propose_prob.datasets.cmu17 import FOCAL, load_cmu17
-from propose_prob.evaluation import Evaluator, Protocol
+from propose_prob.evaluation import Protocol
+from propose_prob.evaluation.evaluator import Evaluator
 from propose_prob.models.propose import ProPose
-from propose_prob.training.configs import TrainConfig, from_dict
+from propose_prob.training.configs import TrainConfig
 from propose_prob.training.loop import TrainingLoop
 from propose_prob.training.simulation import Simulator
 from propose_prob.training.trainers import ProPoseTrainer

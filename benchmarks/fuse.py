@@ -31,7 +31,7 @@ from propose_prob.weights import load
 SPLITS = ("test_seen", "test_subject03")
 #: Standard deviation of a keypoint: the data's 5 px, in half image widths.
 KEYPOINT = 0.01
-#: Views of each count: with two, opposite-ish and neighbouring pairs would differ, so take the
+#: Views of each count: with two, opposite-ish and neighboring pairs would differ, so take the
 #: first cameras of every rig.
 COUNTS = (2, 3, 4)
 
@@ -142,11 +142,10 @@ def posed(body: SkeletonBody, matrices: Tensor, shape: Tensor) -> Tensor:
 
 def mean_rotations(sixd: Tensor) -> Tensor:
     """Body rotations averaged over views and projected to SO(3), each view's own orientation."""
-    from propose_prob.geometry.rotations import sixd_from_matrix
-    from propose_prob.tasks.fusion import kabsch
+    from propose_prob.geometry.rotations import nearest_rotation, sixd_from_matrix
 
     mean = matrix_from_6d(sixd[:, :, 1:]).mean(1, keepdim=True)
-    rotation = kabsch(torch.eye(3).expand_as(mean), mean.mT)
+    rotation, _ = nearest_rotation(mean)
     rest = sixd_from_matrix(rotation).expand(-1, sixd.shape[1], -1, -1)
     return torch.cat([sixd[:, :, :1], rest], 2)
 

@@ -127,7 +127,7 @@ class People:
         }
 
     def with_forearm_hidden(self) -> Tensor:
-        """The images with a grey disc in front of the right forearm."""
+        """The images with a gray disc in front of the right forearm."""
         ends = self.keypoints[:, list(FOREARM)]
         middle = ends.mean(1)[:, None, None]
         reach = 0.5 * (ends[:, 0] - ends[:, 1]).norm(dim=-1) + 7
@@ -145,7 +145,7 @@ class People:
         return ((gap > 9) & inside).nonzero()[:, 0]
 
     def with_legs_hidden(self) -> Tensor:
-        """The images with everything grey from below the hips on."""
+        """The images with everything gray from below the hips on."""
         below = torch.arange(self.size) + 0.5 > self.keypoints[:, [1, 4], 1].amax(1)[:, None] + 4
         return torch.where(below[:, None, :, None], 0.4, self.images)
 
@@ -303,9 +303,9 @@ def picture(people: People, draws: Tensor, path: Path) -> None:
         for line in range(2):
             left, right = axes[line, 2 * column], axes[line, 2 * column + 1]
             left.imshow(shown[line][row].permute(1, 2, 0))
-            for limb, colour in zip(limbs, ("tab:red", "tab:blue"), strict=True):
+            for limb, color in zip(limbs, ("tab:red", "tab:blue"), strict=True):
                 for pose in draws[line, :30, row]:
-                    right.plot(pose[limb, 0], pose[limb, 1], color=colour, alpha=0.2)
+                    right.plot(pose[limb, 0], pose[limb, 1], color=color, alpha=0.2)
                 truth = people.truth[row, limb]
                 right.plot(truth[:, 0], truth[:, 1], color="black", linewidth=2)
             right.set(xlim=(-1.1, 1.1), ylim=(1.1, -1.1), aspect="equal")

@@ -155,12 +155,12 @@ def torch_lbfgs(fits: Fits, rows: slice, published: bool) -> Tensor:
     """One LBFGS over the sum of the batch."""
     keypoints, place = fits.keypoints[rows], fits.place[rows]
     u = torch.zeros(len(keypoints), 157, requires_grad=True)
-    optimiser = torch.optim.LBFGS([u], max_iter=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([u], max_iter=20, line_search_fn="strong_wolfe")
     with torch.no_grad():
         hoisted = fits.distribution(rows)
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         distribution = fits.distribution(rows) if published else hoisted
         loss = energy(distribution, keypoints, place, u).sum()
         if published:
@@ -170,7 +170,7 @@ def torch_lbfgs(fits: Fits, rows: slice, published: bool) -> Tensor:
         return loss
 
     for _ in range(30):
-        optimiser.step(closure)
+        optimizer.step(closure)
     return u.detach()
 
 

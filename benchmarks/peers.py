@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from propose_prob.conditional import (
     ActNorm,
-    ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
-    InverseTransform,
     LULinearModule,
     StandardBase,
 )
+from propose_prob.conditional.flows import ComposedTransform, InverseTransform
 
 
 class Peer(NamedTuple):

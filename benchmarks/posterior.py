@@ -99,7 +99,7 @@ def moments(found: Any, site: str) -> tuple[Tensor, Tensor]:
     weight = found.log_weights[:, 0].exp()[:, None]
     mean = (weight * values).sum(0)
     if found.method == "importance":
-        # Of a self-normalised estimate.
+        # Of a self-normalized estimate.
         return mean, (weight.square() * (values - mean).square()).sum(0).sqrt()
     import arviz
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from propose_prob.datasets import load_cmu17
 from propose_prob.datasets.cmu17 import FOCAL
-from propose_prob.evaluation import acceleration_error, pa_mpjpe
+from propose_prob.evaluation import pa_mpjpe
+from propose_prob.evaluation.motion_errors import acceleration_error
 from propose_prob.tasks.smoothing import smooth, typical_acceleration
 from propose_prob.weights import load
 

@@ -193,12 +193,12 @@ def training(clock: Clock, batch: int = 64) -> Iterator[dict]:
         own = torch.optim.AdamW(flow.parameters(), lr=1e-5, fused=True)
 
         def step(
-            loss: Callable[[], Tensor], optimiser: torch.optim.Optimizer, *, move: bool = True
+            loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, *, move: bool = True
         ) -> None:
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss().backward()
             if move:
-                optimiser.step()
+                optimizer.step()
 
         losses = {
             "peer": (lambda peer=peer, c=c, x=x: peer.loss(c, x), theirs),

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from propose_prob.cli.options import package_version
+from propose_prob import __version__
 from propose_prob.weights import available
 
 HERE = Path(__file__).parent
@@ -19,8 +19,8 @@ os.environ["IPYTHONDIR"] = str(profile.parent)
 
 project = "propose_prob"
 author = "the propose_prob developers"
-copyright = author  # noqa: A001 -- the name that Sphinx reads
-release = version = package_version()
+copyright = author  # the name that Sphinx reads
+release = version = __version__
 
 extensions = [
     "myst_nb",

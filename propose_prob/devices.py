@@ -1,4 +1,4 @@
-"""Whether a device that the user named can be used."""
+"""Checks of devices and of the torchrun environment."""
 
 from __future__ import annotations
 

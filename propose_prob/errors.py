@@ -1,4 +1,4 @@
-"""Errors that a user's data can cause."""
+"""The error raised for wrong input data."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The soft clamp of ProPose, eq. 5."""
+"""Bijections from latent to event: pure torch transforms, parameters given from outside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from torch.distributions import Transform, constraints
 
 from ._zuko import MonotonicRQSTransform
 from .errors import InputError
+
+__all__ = [
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Chain",
+    "DenseAffine",
+    "DiagonalAffine",
+    "Identity",
+    "Inverse",
+    "LULinear",
+    "Permutation",
+    "SplineCoupling",
+    "VectorTransform",
+    "soft_clamp",
+]
 
 
 def soft_clamp(t: Tensor, alpha: float) -> Tensor:
@@ -238,7 +253,7 @@ class Permutation(VectorTransform):
 class DiagonalAffine(VectorTransform):
     """Scales and shifts each element: `y = exp(log_scale) x + shift` (ActNorm once fitted).
 
-    Source: Glow (Kingma and Dhariwal, 2018); "instance normalisation" of ProHMR, eq. 3.
+    Source: Glow (Kingma and Dhariwal, 2018); "instance normalization" of ProHMR, eq. 3.
 
     Args:
         shift: `(d,)`.

@@ -1,6 +1,7 @@
 """What importing the package does, which part may import which, and that a name occurs once."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import defaultdict
@@ -10,7 +11,6 @@ import propose_prob
 
 ROOT = Path(propose_prob.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 
 #: Which part may import which, besides itself: the arrows of the architecture. `cli` may use all.
 FOUNDATION = {"errors", "io", "_shipped"}
@@ -20,6 +20,7 @@ ALLOWED = {
     "_path": set(),
     "_shipped": {"errors", "io"},
     "devices": {"errors"},
+    "configuration": {"errors"},
     "geometry": {"errors"},
     "nn": {"errors"},
     "io": {"errors", "geometry"},
@@ -30,23 +31,28 @@ ALLOWED = {
     "bodies": FOUNDATION | {"geometry"},
     "datasets": FOUNDATION | {"geometry", "bodies"},
     "models": {"errors", "geometry", "nn", "transforms", "distributions", "conditional", "bodies"}
-    | {"io", "_shipped"},
-    "weights": FOUNDATION | {"models"},
+    | {"configuration", "io", "_shipped"},
+    "weights": FOUNDATION | {"configuration", "models"},
     "inference": FOUNDATION | {"geometry", "transforms", "distributions", "results"},
     "evaluation": FOUNDATION | {"geometry", "transforms", "distributions", "datasets", "inference"},
     "plotting": FOUNDATION | {"geometry", "distributions", "bodies", "evaluation", "results"},
     "training": FOUNDATION
     | {"devices", "geometry", "nn", "transforms", "distributions", "conditional", "bodies"}
-    | {"models", "datasets", "evaluation", "weights"},
+    | {"configuration", "models", "datasets", "evaluation", "weights"},
     "tasks": FOUNDATION
     | {"geometry", "distributions", "conditional", "bodies", "models", "inference", "results"}
     | {"weights"},
     # An extra: whatever it needs, and nothing of the core needs it.
     "images": FOUNDATION
     | {"devices", "geometry", "nn", "distributions", "bodies", "models", "datasets", "training"}
-    | {"plotting", "evaluation", "weights"},
+    | {"configuration", "plotting", "evaluation", "weights"},
 }
 COMMANDS = {"cli", "__main__", "__init__"}
+
+
+@functools.cache
+def tree(path):
+    return ast.parse(path.read_text())
 
 
 def part_of(path):
@@ -57,7 +63,7 @@ def imported_modules(path):
     """Dotted modules of this package that a file imports, wherever in the file that happens."""
     package = ["propose_prob", *path.relative_to(ROOT).parent.parts]
     found = set()
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -126,7 +132,7 @@ def defined(path):
     """Public classes and functions of a module."""
     return [
         node
-        for node in TREES[path].body
+        for node in tree(path).body
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
     ]
 
@@ -154,7 +160,7 @@ def test_no_function_hides_its_module():
         siblings = {p.stem for p in path.parent.glob("*.py")} | {
             p.name for p in path.parent.iterdir() if p.is_dir()
         }
-        for node in TREES[path].body:
+        for node in tree(path).body:
             if isinstance(node, ast.ImportFrom):
                 names = {alias.asname or alias.name for alias in node.names}
                 hidden += [f"{path.parent.name}.{name}" for name in names & siblings]
@@ -218,3 +224,12 @@ print(before, Distribution._validate_args)
 def test_public_names_exist():
     for name in propose_prob.__all__:
         assert getattr(propose_prob, name) is not None
+
+
+def test_the_version_is_in_one_place():
+    """Outside of `__init__.py` nothing that builds, installs or cites the package repeats it."""
+    project = ROOT.parent
+    for name in ("pyproject.toml", "CITATION.cff", "docs/conf.py", "Makefile"):
+        assert propose_prob.__version__ not in (project / name).read_text(), name
+    found = [path for path in MODULES if f'"{propose_prob.__version__}"' in path.read_text()]
+    assert found == [ROOT / "__init__.py"]

@@ -22,7 +22,7 @@ def test_the_manifest_is_complete_and_right():
     stored = json.loads((ROOT / "manifest.json").read_text())
     assert stored == _shipped.shipped_hashes()
     files = {path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in TEXT}
-    cards = {path for path in (ROOT / "weights").glob("*.json")}
+    cards = set((ROOT / "weights").glob("*.json"))
     names = {path.relative_to(ROOT).as_posix() for path in files - cards}
     assert set(stored) == names - {"manifest.json"}
     assert {f"weights/{name}.safetensors" for name in available()} <= set(stored)

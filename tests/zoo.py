@@ -1,14 +1,17 @@
 """Every transform, distribution and model once; each test of a property runs over all.
 
 All parameters are random and far from their start (couplings start as the identity, which would
-hide mistakes) and all modules are in float64.
+hide mistakes) and all modules are in float64. Collecting tests builds nothing: a case makes its
+module when a test first asks for it, and keeps it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +25,13 @@ from propose_prob.conditional import (
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
-    HomoscedasticGaussian,
-    IdentityTransform,
-    InverseTransform,
     LULinearModule,
     StandardBase,
-    VariationalPILGD,
     coupling_stack,
     glow_stack,
 )
+from propose_prob.conditional.flows import IdentityTransform, InverseTransform
+from propose_prob.conditional.gaussian import HomoscedasticGaussian, VariationalPILGD
 from propose_prob.distributions import PoseFlowDistribution, RecalibratedDistribution
 from propose_prob.distributions.flow import VectorToRotations
 from propose_prob.models import (
@@ -54,6 +55,7 @@ from propose_prob.models.baselines import (
 )
 from propose_prob.models.discriminators import PoseDiscriminator
 from propose_prob.models.evidence import Evidence
+from propose_prob.models.registry import REGISTRY, STORED, ModelEntry
 from propose_prob.nn import ResidualMLP
 from propose_prob.transforms import (
     Chain,
@@ -68,6 +70,8 @@ from propose_prob.transforms import (
 CONTEXT = 3
 
 SHAPES = ((), (1,), (2, 3))
+
+Made = TypeVar("Made")
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -89,36 +93,56 @@ def perturbed(module: nn.Module, *, seed: int = 0, scale: float = 1.0) -> nn.Mod
     return module
 
 
+def made(make: Callable[[], Made]) -> Made:
+    """What `make` gives, whenever that is: the draws of the test that asks for it stay its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
+
+
 # --- transforms ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TransformCase:
-    """`build(c)` gives the transform of vectors of size `features` for a context `(..., 3)`."""
+    """`build(c)` gives the transform of vectors of size `features` for a context `(..., 3)`.
+
+    `make()` gives the module that builds it, or the transform itself where `learned` is False.
+    """
 
     name: str
     features: int
-    build: Callable[[Tensor], VectorTransform]
+    make: Callable[[], nn.Module | VectorTransform] = field(repr=False)
     constant: bool
-    module: nn.Module | None = None
+    learned: bool = True
     #: Whether the transform can depend on the context at all.
     contextual: bool = True
 
     def __str__(self) -> str:
         return self.name
 
+    @cached_property
+    def module(self) -> nn.Module | VectorTransform:
+        """The module, or the transform itself."""
+        return made(self.make)
 
-def _lazy(
+    def build(self, c: Tensor) -> VectorTransform:
+        """The transform for the contexts."""
+        return self.module(c) if self.learned else self.module
+
+
+def _learned(
     name: str,
-    module: nn.Module,
+    make: Callable[[], nn.Module],
     features: int,
     constant: bool,
     *,
     contextual: bool = True,
     scale: float = 1.0,
 ) -> TransformCase:
-    module = perturbed(module, scale=scale)
-    return TransformCase(name, features, module, constant, module, contextual)
+    return TransformCase(
+        name, features, lambda: perturbed(make(), scale=scale), constant, contextual=contextual
+    )
 
 
 def _lu(features: int, seed: int = 0) -> LULinear:
@@ -142,45 +166,63 @@ def _foreign_chain() -> Chain:
 
 
 def _pure(
-    name: str, transform: VectorTransform, features: int, constant: bool = True
+    name: str, make: Callable[[], VectorTransform], features: int, constant: bool = True
 ) -> TransformCase:
-    return TransformCase(name, features, lambda c: transform, constant, contextual=False)
+    return TransformCase(name, features, make, constant, learned=False, contextual=False)
+
+
+def _couplings() -> Iterator[TransformCase]:
+    for kind in ("additive", "affine", "spline"):
+        for features, swap in ((4, False), (5, False), (5, True), (2, True)):
+            coupling = partial(
+                ConditionalCoupling,
+                features,
+                CONTEXT,
+                kind=kind,
+                swap=swap,
+                width=12,
+                clamp=2.0,
+                bins=5,
+            )
+            name = f"{kind}_{features}{'_swap' if swap else ''}"
+            yield _learned(name, coupling, features, kind == "additive")
+        stack = partial(coupling_stack, 5, CONTEXT, kind=kind, couplings=4, width=12)
+        # Several random splines in a row are too steep for a round trip in float32.
+        scale = 0.4 if kind == "spline" else 1.0
+        yield _learned(f"stack_{kind}", stack, 5, kind == "additive", scale=scale)
 
 
 def _transforms() -> dict[str, TransformCase]:
+    glow = partial(glow_stack, couplings=2, width=12, blocks=1)
     cases = [
-        _pure("identity", Identity(), 3),
-        _pure("permutation", Permutation(torch.tensor([3, 1, 0, 2])), 4),
-        _pure("diagonal_affine", DiagonalAffine(randn(4), randn(4, seed=1)), 4),
-        _pure("diagonal_affine_1d", DiagonalAffine(randn(1), randn(1, seed=1)), 1),
-        _pure("lu_linear", _lu(4), 4),
-        _pure("lu_linear_1d", _lu(1), 1),
-        _pure("chain_constant", Chain([_lu(3), DiagonalAffine(randn(3), randn(3, seed=1))]), 3),
-        _pure("chain_foreign", _foreign_chain(), 4, False),
-        _lazy("actnorm", ActNorm(4), 4, True, contextual=False),
-        _lazy("conditional_lu", LULinearModule(4), 4, True, contextual=False),
-        _lazy("no_transform", IdentityTransform(), 4, True, contextual=False),
-        _lazy("fixed_permutation", FixedPermutation(5, seed=3), 5, True, contextual=False),
-        _lazy("inverse_coupling", InverseTransform(ConditionalCoupling(5, CONTEXT)), 5, False),
-        _lazy("glow_additive", glow_stack(4, CONTEXT, couplings=2, width=12, blocks=1), 4, True),
-        _lazy(
-            "glow_affine_odd",
-            glow_stack(3, CONTEXT, kind="affine", couplings=2, width=12, blocks=1),
+        _pure("identity", Identity, 3),
+        _pure("permutation", lambda: Permutation(torch.tensor([3, 1, 0, 2])), 4),
+        _pure("diagonal_affine", lambda: DiagonalAffine(randn(4), randn(4, seed=1)), 4),
+        _pure("diagonal_affine_1d", lambda: DiagonalAffine(randn(1), randn(1, seed=1)), 1),
+        _pure("lu_linear", lambda: _lu(4), 4),
+        _pure("lu_linear_1d", lambda: _lu(1), 1),
+        _pure(
+            "chain_constant",
+            lambda: Chain([_lu(3), DiagonalAffine(randn(3), randn(3, seed=1))]),
             3,
+        ),
+        _pure("chain_foreign", _foreign_chain, 4, False),
+        _learned("actnorm", lambda: ActNorm(4), 4, True, contextual=False),
+        _learned("conditional_lu", lambda: LULinearModule(4), 4, True, contextual=False),
+        _learned("no_transform", IdentityTransform, 4, True, contextual=False),
+        _learned(
+            "fixed_permutation", lambda: FixedPermutation(5, seed=3), 5, True, contextual=False
+        ),
+        _learned(
+            "inverse_coupling",
+            lambda: InverseTransform(ConditionalCoupling(5, CONTEXT)),
+            5,
             False,
         ),
+        _learned("glow_additive", lambda: glow(4, CONTEXT), 4, True),
+        _learned("glow_affine_odd", lambda: glow(3, CONTEXT, kind="affine"), 3, False),
+        *_couplings(),
     ]
-    for kind in ("additive", "affine", "spline"):
-        for features, swap in ((4, False), (5, False), (5, True), (2, True)):
-            coupling = ConditionalCoupling(
-                features, CONTEXT, kind=kind, swap=swap, width=12, clamp=2.0, bins=5
-            )
-            name = f"{kind}_{features}{'_swap' if swap else ''}"
-            cases.append(_lazy(name, coupling, features, kind == "additive"))
-        stack = coupling_stack(5, CONTEXT, kind=kind, couplings=4, width=12)
-        # Several random splines in a row are too steep for a round trip in float32.
-        scale = 0.4 if kind == "spline" else 1.0
-        cases.append(_lazy(f"stack_{kind}", stack, 5, kind == "additive", scale=scale))
     return {case.name: case for case in cases}
 
 
@@ -195,22 +237,32 @@ TRANSFORMS = _transforms()
 class DistributionCase:
     """`build(c)` gives the distribution for a context `(..., context)`.
 
-    `exact` is False where `log_prob` is an estimate, `constant` tells whether the mode is known in
-    closed form, `gradients` whether samples carry them.
+    `make()` gives a module, which answers a context with the distribution, or `answer(module, c)`
+    does. `exact` is False where `log_prob` is an estimate, `constant` tells whether the mode is
+    known in closed form, `gradients` whether samples carry them.
     """
 
     name: str
     context: int
     event_shape: tuple[int, ...]
-    build: Callable[[Tensor], Distribution] = field(repr=False)
-    module: nn.Module = field(repr=False)
+    make: Callable[[], nn.Module] = field(repr=False)
     constant: bool = True
     exact: bool = True
     flow: bool = False
     gradients: bool = True
+    answer: Callable[[nn.Module, Tensor], Distribution] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.name
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The module, with random parameters."""
+        return made(self.make)
+
+    def build(self, c: Tensor) -> Distribution:
+        """The distribution for the contexts."""
+        return self.module(c) if self.answer is None else self.answer(self.module, c)
 
     def distribution(self, *batch: int, seed: int = 0) -> Distribution:
         """The distribution for random contexts of the given batch shape."""
@@ -295,36 +347,42 @@ FLOWS = (
 
 
 def gaussian_case(name: str, features: int) -> DistributionCase:
-    module = perturbed(base_module(name, features))
-    return DistributionCase(name, CONTEXT, (features,), module, module)
+    return DistributionCase(
+        name, CONTEXT, (features,), lambda: perturbed(base_module(name, features))
+    )
 
 
 def flow_case(base: str, kind: str, features: int) -> DistributionCase:
-    # At full scale these are too steep for float32, quadrature and nearest neighbours.
-    module = perturbed(
-        flow_module(base, kind, features), scale=1.0 if kind.endswith("additive") else 0.4
-    )
+    # At full scale these are too steep for float32, quadrature and nearest neighbors.
+    scale = 1.0 if kind.endswith("additive") else 0.4
     return DistributionCase(
         f"flow_{base}_{kind}",
         CONTEXT,
         (features,),
-        module,
-        module,
+        lambda: perturbed(flow_module(base, kind, features), scale=scale),
         constant=kind.endswith("additive"),
         flow=True,
     )
 
 
+def _answer(model: nn.Module, c: Tensor) -> Distribution:
+    return model.distribution(Evidence(c, None))
+
+
+def _rotated_answer(model: nn.Module, c: Tensor) -> Distribution:
+    return model.distribution(Evidence(c, _rotation().to(c)))
+
+
 def decoded_case(*, joints: int = 4, latent: int = 3, rotated: bool = False) -> DistributionCase:
-    model = small_propose(joints=joints, latent=latent)
-    rotation = _rotation() if rotated else None
-
-    def build(c: Tensor) -> Distribution:
-        return model.distribution(Evidence(c, None if rotation is None else rotation.to(c)))
-
-    name = "decoded_rotated" if rotated else "decoded"
-    context = 3 * joints + 2
-    return DistributionCase(name, context, (joints, 3), build, model, constant=False, exact=False)
+    return DistributionCase(
+        "decoded_rotated" if rotated else "decoded",
+        3 * joints + 2,
+        (joints, 3),
+        lambda: small_propose(joints=joints, latent=latent),
+        constant=False,
+        exact=False,
+        answer=_rotated_answer if rotated else _answer,
+    )
 
 
 def small_lifting(*, seed: int = 0, **options) -> LiftingFlow:
@@ -402,50 +460,50 @@ def small_baseline(name: str, *, seed: int = 0) -> KeypointModel:
 
 
 def baseline_case(name: str, *, rotated: bool = False) -> DistributionCase:
-    model = small_baseline(name)
-    rotation = _rotation() if rotated else None
-
-    def build(c: Tensor) -> Distribution:
-        return model.distribution(Evidence(c, None if rotation is None else rotation.to(c)))
-
     return DistributionCase(
         f"{name}_rotated" if rotated else name,
         3 * 3 + 2,
         (3, 3),
-        build,
-        model,
+        lambda: small_baseline(name),
         constant=name == "regression",
         exact=name != "cvae",
         flow=name == "regression",
         gradients=name != "mixture",
+        answer=_rotated_answer if rotated else _answer,
     )
 
 
 def lifting_case(*, rotated: bool = False) -> DistributionCase:
-    model = small_lifting()
-    rotation = _rotation() if rotated else None
-
-    def build(c: Tensor) -> Distribution:
-        return model.distribution(Evidence(c, None if rotation is None else rotation.to(c)))
-
-    name = "lifting_rotated" if rotated else "lifting"
-    return DistributionCase(name, 3 * 3 + 2, (3, 3), build, model, flow=True)
+    return DistributionCase(
+        "lifting_rotated" if rotated else "lifting",
+        3 * 3 + 2,
+        (3, 3),
+        small_lifting,
+        flow=True,
+        answer=_rotated_answer if rotated else _answer,
+    )
 
 
 def rotations_case() -> DistributionCase:
-    module = perturbed(flow_module("pagd", "glow_additive", 6), scale=0.3)
-
-    def build(c: Tensor) -> Distribution:
+    def answer(module: nn.Module, c: Tensor) -> Distribution:
         return PoseFlowDistribution(module(c), VectorToRotations(_rotation().to(c)))
 
-    return DistributionCase("rotations", CONTEXT, (1, 6), build, module, flow=True)
+    return DistributionCase(
+        "rotations",
+        CONTEXT,
+        (1, 6),
+        lambda: perturbed(flow_module("pagd", "glow_additive", 6), scale=0.3),
+        flow=True,
+        answer=answer,
+    )
 
 
 def recalibrated_case(inner: DistributionCase) -> DistributionCase:
     """A distribution over poses with another temperature for each joint and context."""
 
-    def build(c: Tensor) -> Distribution:
-        distribution = inner.build(c)
+    def answer(module: nn.Module, c: Tensor) -> Distribution:
+        assert inner.answer is not None
+        distribution = inner.answer(module, c)
         joints = inner.event_shape[0]
         factor = torch.linspace(0.5, 1.8, joints, dtype=c.dtype)
         across = factor * (0.2 * c[..., :1].tanh()).exp()
@@ -454,7 +512,7 @@ def recalibrated_case(inner: DistributionCase) -> DistributionCase:
         ray = torch.nn.functional.normalize(ray, dim=-1)
         return RecalibratedDistribution(distribution, across, depth=factor.flip(0), ray=ray)
 
-    return replace(inner, name=f"recalibrated_{inner.name}", build=build, flow=False)
+    return replace(inner, name=f"recalibrated_{inner.name}", answer=answer, flow=False)
 
 
 def distributions(features: int = 3) -> dict[str, DistributionCase]:
@@ -474,9 +532,7 @@ DISTRIBUTIONS = distributions()
 FLOW_DISTRIBUTIONS = {name: case for name, case in DISTRIBUTIONS.items() if case.flow}
 EXACT_DISTRIBUTIONS = {name: case for name, case in DISTRIBUTIONS.items() if case.exact}
 #: Distributions of vectors, each the answer of its module to a context.
-VECTOR_DISTRIBUTIONS = {
-    name: case for name, case in DISTRIBUTIONS.items() if case.build is case.module
-}
+VECTOR_DISTRIBUTIONS = {name: case for name, case in DISTRIBUTIONS.items() if case.answer is None}
 DECODED_DISTRIBUTIONS = {name: case for name, case in DISTRIBUTIONS.items() if not case.exact}
 #: Distributions that can be sampled but have no density.
 SAMPLED_DISTRIBUTIONS = {
@@ -514,8 +570,29 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def small_model(entry: ModelEntry) -> nn.Module:
+    """A small model of the registry with random weights: 3 joints, no dropout."""
+    default = entry.config()
+    small: dict[str, object] = {
+        each.name: min(value, 8)
+        for each in fields(default)
+        if type(value := getattr(default, each.name)) is int
+    }
+    fixed = {"joints": 3, "keypoints": 3, "dropout": 0.0}
+    small |= {name: value for name, value in fixed.items() if hasattr(default, name)}
+    return perturbed(entry.model(replace(default, **small)), scale=0.5)
+
+
+# A model is in the zoo as soon as it is in the registry.
+MODELS |= {
+    name: partial(small_model, entry)
+    for name, entry in REGISTRY.items()
+    if name not in MODELS and entry in STORED.values()
+}
+
+
 def base_coordinates(distribution: Distribution, value: Tensor) -> Tensor:
-    """Standardised base coordinates of an exact distribution's values."""
+    """Standardized base coordinates of an exact distribution's values."""
     if isinstance(distribution, RecalibratedDistribution):
         return base_coordinates(distribution.base_distribution, distribution.without(value))
     if isinstance(distribution, PoseFlowDistribution):

@@ -61,7 +61,7 @@ Shoulders rise by 10 to 15 degrees when arms do; but poses whose collars do not 
 capture without them, show shrugged shoulders on hanging arms if all of it goes into the T pose."""
 
 _STATURE = ((1.76, 1.63), 0.08)
-"""Mean stature of men and of women, and its standard deviation, metres."""
+"""Mean stature of men and of women, and its standard deviation, meters."""
 
 _SAMPLES, _BATCH = 2000, 50
 
@@ -145,7 +145,7 @@ def rest_bodies(model: Any, rig: Rig, phenotypes: dict[str, Tensor]) -> tuple[Te
         phenotypes: Anny's phenotype parameters, each `(N,)`, between 0 and 1.
 
     Returns:
-        Vertices `(N, V, 3)` and joints `(N, 24, 3)`, metres, y up, facing +z, the pelvis at the
+        Vertices `(N, V, 3)` and joints `(N, 24, 3)`, meters, y up, facing +z, the pelvis at the
         origin.
     """
     output = model(phenotype_kwargs=phenotypes)
@@ -253,7 +253,7 @@ def _areas(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def _components(model: Any, rig: Rig, count: int) -> dict[str, Tensor]:
-    """Give the mean body and its standardised principal components, surface weighted by area.
+    """Give the mean body and its standardized principal components, surface weighted by area.
 
     A component's sign is such that it makes the body taller.
     """
@@ -347,7 +347,7 @@ def distil(count: int = 10) -> dict[str, Tensor]:
 
     Returns:
         In Anny's rest pose: `template` `(V, 3)`, `shape_directions` `(V, 3, S)`, `joints` `(24,
-        3)`, `joint_directions` `(24, 3, S)`, metres, the pelvis at the origin. `bind` `(24, 3, 3)`
+        3)`, `joint_directions` `(24, 3, S)`, meters, the pelvis at the origin. `bind` `(24, 3, 3)`
         rotates each joint to the T pose. `skin_joints` and `skin_weights` `(V, M)`; `faces` `(F,
         3)`; `landmarks` `(L,)`, vertices; `regressor.NAME` `(J, 24 + L)`, weights of the joints and
         the landmarks.

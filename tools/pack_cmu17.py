@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from propose_prob.datasets.cmu17 import _METRE, _PARENTS, _PIXEL, FOCAL, SPLITS, _split_planes
+from propose_prob.datasets.cmu17 import _METER, _PARENTS, _PIXEL, FOCAL, SPLITS, _split_planes
 from propose_prob.io.atomic import atomic_file
 
 
@@ -26,9 +26,9 @@ def pack_split(source: Path, output: Path, split: str) -> None:
         data = {name: full[name] for name in full}
     with np.load(source / "cmu17_sequences.npz", allow_pickle=False) as full:
         actions = np.array(
-            [f"{a}#{c}" if not a else a for a, c in zip(full["action"], full["clip"], strict=True)]
+            [a or f"{a}#{c}" for a, c in zip(full["action"], full["clip"], strict=True)]
         )
-    world = np.rint(data["world"].astype(np.float64) / _METRE).astype(np.int64)
+    world = np.rint(data["world"].astype(np.float64) / _METER).astype(np.int64)
     offsets = world.copy()
     offsets[:, 1:] -= world[:, list(_PARENTS[1:])]
     arrays = {

@@ -69,7 +69,7 @@ _SPREAD = {
 #: From CMU's axes (y up) to CMU17's (z up).
 _Z_UP = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
 
-_JOINT_SD = 0.010  # metres
+_JOINT_SD = 0.010  # meters
 _MAP_SD = 0.10  # radians
 _CONSTANT_SD = 0.15  # radians
 _FREE = 22  # The hands, which carry no joints, stay at rest.
@@ -81,7 +81,7 @@ class Calibration:
 
     Attributes:
         constants: Rotation of each joint against the CMU bone's, axis-angle `(22, 3)`, radians.
-        shape: Shape of the body `(S,)`, standardised.
+        shape: Shape of the body `(S,)`, standardized.
     """
 
     constants: Tensor
@@ -155,7 +155,7 @@ def calibrate(body: Body, mapped: Tensor, joints: Tensor, *, count: int = 200) -
     Args:
         body: The body, in float64.
         mapped: World rotations of the joints `(N, 22, 3, 3)` from `map_rotations`.
-        joints: The performer's Human3.6M joints `(N, 17, 3)`, metres, z up.
+        joints: The performer's Human3.6M joints `(N, 17, 3)`, meters, z up.
         count: Number of frames to fit.
 
     Returns:
@@ -195,12 +195,12 @@ def refine(
     Args:
         body: The body, in float64, whose Human3.6M joints are rigid parts of its bones.
         mapped: World rotations of the joints `(N, 22, 3, 3)` from `map_rotations`.
-        joints: Human3.6M joints `(N, 17, 3)`, metres, z up.
+        joints: Human3.6M joints `(N, 17, 3)`, meters, z up.
         calibration: The performer's.
         steps: Gauss-Newton steps.
 
     Returns:
-        Local rotations `(N, 24, 3, 3)` and translation `(N, 3)`, metres.
+        Local rotations `(N, 24, 3, 3)` and translation `(N, 3)`, meters.
     """
     levers, place = _levers(body, calibration.shape)
     thetas, translations = [], []

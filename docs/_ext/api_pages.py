@@ -57,7 +57,7 @@ def _home(value: Any) -> str:
 def _resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Node | None:
-    """Links a short name, `ProPose.conditional` or `evaluation.crps`, if it means one thing."""
+    """Links a short name such as `ProPose.conditional`, if it means one thing."""
     if node.get("refdomain") != "py" or node.get("reftype") not in ("obj", "class"):
         return None
     target = node["reftarget"].removesuffix("()")

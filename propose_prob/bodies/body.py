@@ -1,4 +1,4 @@
-"""What every body is: rotations of its joints in, positions out."""
+"""Body interface and forward kinematics: joint rotations and shape to positions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ class BodyOutput(NamedTuple):
     """A posed body.
 
     Attributes:
-        joints: Positions of the joints, `(..., K, 3)`, metres.
-        vertices: Positions of the surface's vertices, `(..., V, 3)`, metres; `None` if the body
+        joints: Positions of the joints, `(..., K, 3)`, meters.
+        vertices: Positions of the surface's vertices, `(..., V, 3)`, meters; `None` if the body
             has no surface or was asked for joints only.
         rotations: Global rotation of each joint, `(..., K, 3, 3)`.
 
@@ -113,9 +113,9 @@ class Body(nn.Module, ABC):
             theta: Local rotation matrices, `(..., K, 3, 3)`. A body with SMPL's first 22 joints but
                 another K also takes 24 joints in the order of `SMPL_24`, uses the first 22 and
                 leaves the others at rest.
-            shape: Standardised shape coefficients, prior N(0, I), `(..., num_shape)`; the average
+            shape: Standardized shape coefficients, prior N(0, I), `(..., num_shape)`; the average
                 body by default.
-            translation: Added to all positions, `(..., 3)`, metres.
+            translation: Added to all positions, `(..., 3)`, meters.
 
         Returns:
             Joints, vertices and global rotations. Batch shapes broadcast.
@@ -133,7 +133,7 @@ class Body(nn.Module, ABC):
             name: One of `regressors`.
 
         Returns:
-            Positions `(..., J, 3)`, metres.
+            Positions `(..., J, 3)`, meters.
 
         Raises:
             InputError: If the body has no regressor of that name, or it needs vertices and

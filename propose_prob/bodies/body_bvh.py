@@ -43,7 +43,7 @@ def write_body_bvh(
         path: The file to write. With samples, `_000` and so on go before its ending.
         theta: Local rotations in SMPL's convention, `(T, K, 3, 3)`, or `(S, T, K, 3, 3)` for S
             samples.
-        translation: `(T, 3)`, for all samples alike, or `(S, T, 3)`, metres, in the axes of
+        translation: `(T, 3)`, for all samples alike, or `(S, T, 3)`, meters, in the axes of
             `theta`'s root; at the origin by default.
         body: Its rest joints give the bones; `SkeletonBody()` by default.
         shape: Shape of the body, `(num_shape,)`; average by default.

@@ -26,11 +26,11 @@ class MeshBody(Body):
     do not enter a `state_dict`: they may be under a licence.
 
     Args:
-        template: Vertices of the average body in the T pose, `(V, 3)`, metres.
+        template: Vertices of the average body in the T pose, `(V, 3)`, meters.
         skeleton: The joints, K of them.
         weights: How much each vertex follows each joint, `(V, K)`; rows sum to 1.
         joint_regressor: Joints as weighted sums of vertices, `(K, V)`. Either this or `joints`.
-        joints: Joints of the average body, `(K, 3)`, metres.
+        joints: Joints of the average body, `(K, 3)`, meters.
         joint_directions: What each shape coefficient adds to the joints, `(K, 3, S)`; goes with
             `joints` and is zero by default.
         shape_directions: What each shape coefficient adds to the vertices, `(V, 3, S)`.
@@ -156,7 +156,7 @@ class MeshBody(Body):
         Args:
             theta: Local rotation matrices, `(..., K, 3, 3)`, or 24 joints of `SMPL_24`.
             shape: Shape coefficients, `(..., num_shape)`.
-            translation: Added to all positions, `(..., 3)`, metres.
+            translation: Added to all positions, `(..., 3)`, meters.
             surface: Whether to compute the vertices, which is nearly all of the work.
 
         Returns:

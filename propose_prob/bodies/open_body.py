@@ -27,10 +27,10 @@ _FIELDS = (
 class OpenBody(MeshBody):
     """A mesh body whose numbers belong to a rest pose other than the T pose.
 
-    Skinning starts from the pose in which the surface was modelled; rotations are still SMPL's,
-    local to the T pose. With `bind` the rotations `B` that take the modelled pose to the T pose and
-    `p` the parent of `j`, the modelled body turned by `B_p^T theta_j B_j` is the T pose turned by
-    `theta`. Blending is right only from the modelled pose: skinned from a T pose that was itself
+    Skinning starts from the pose in which the surface was modeled; rotations are still SMPL's,
+    local to the T pose. With `bind` the rotations `B` that take the modeled pose to the T pose and
+    `p` the parent of `j`, the modeled body turned by `B_p^T theta_j B_j` is the T pose turned by
+    `theta`. Blending is right only from the modeled pose: skinned from a T pose that was itself
     skinned, elbows and shoulders of the open body would be up to 33 mm off in motion capture.
 
     Args:
@@ -95,8 +95,8 @@ class OpenBody(MeshBody):
         """Pose the body. See `MeshBody.forward`."""
         theta, shape, translation = self._inputs(theta, shape, translation)
         bind = self.get_buffer("_bind").to(theta.dtype)
-        modelled = self.get_buffer("_bind_above").to(theta.dtype) @ theta @ bind
-        joints, vertices, rotations = super().forward(modelled, shape, translation, surface=surface)
+        modeled = self.get_buffer("_bind_above").to(theta.dtype) @ theta @ bind
+        joints, vertices, rotations = super().forward(modeled, shape, translation, surface=surface)
         return BodyOutput(joints=joints, vertices=vertices, rotations=rotations @ bind.mT)
 
 

@@ -44,9 +44,9 @@ _OFFSETS = {
     "L_Wrist": (0.255, 0.0, 0.0),
     "L_Hand": (0.08, 0.0, 0.0),
 }
-"""Average adult offsets from the parent, metres, rounded to 5 mm; the right side mirrors the left.
+"""Average adult offsets from the parent, meters, rounded to 5 mm; the right side mirrors the left.
 
-Joint-centre distances of the limbs follow P. de Leva, "Adjustments to Zatsiorsky-Seluyanov's
+Joint-center distances of the limbs follow P. de Leva, "Adjustments to Zatsiorsky-Seluyanov's
 segment inertia parameters", J. Biomechanics 29(9), 1996, table 4 (mean of women and men at a
 stature of 1.70 m); hips, spine and shoulder girdle the mean of the three skeletons of CMU motion
 capture (mocap.cs.cmu.edu)."""
@@ -60,7 +60,7 @@ _LANDMARKS = {
     "left_big_toe": ("L_Foot", (-0.015, -0.005, 0.065)),
     "left_small_toe": ("L_Foot", (0.045, -0.01, 0.03)),
 }
-"""Rigid points by meaning: the joint that carries them and where, metres, in its frame. They grow
+"""Rigid points by meaning: the joint that carries them and where, meters, in its frame. They grow
 with that joint's segment (`_SEGMENTS`)."""
 
 _SEGMENTS = {
@@ -126,7 +126,7 @@ class SkeletonBody(Body):
 
         Args:
             skeleton: The tree, K joints.
-            offsets: Rest position of each joint relative to its parent's, `(K, 3)`, metres; for the
+            offsets: Rest position of each joint relative to its parent's, `(K, 3)`, meters; for the
                 root its rest position.
             rotates: `"children"` where a joint's rotation turns what hangs on it, as in SMPL and
                 BVH; `"bone"` where row j turns about j's parent the bone that ends in j, as in ASF

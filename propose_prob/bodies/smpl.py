@@ -1,4 +1,4 @@
-"""SMPL, SMPL-H and SMPL-X from the files that their users have registered for."""
+"""SMPL, SMPL-H and SMPL-X, loaded from the user's own licensed files."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -120,7 +120,7 @@ def load_smpl(
         flat_hands: Whether resting hands are flat rather than in the file's mean pose.
         h36m_regressor: Weights of the vertices for Human3.6M's 17 joints, `(17, V)`, such as the
             `J_regressor_h36m.npy` of HMR and SPIN, as a tensor or `.npy` file. Of the two orders in
-            use, right leg first (`H36M_17`) or left leg first, the right one is recognised.
+            use, right leg first (`H36M_17`) or left leg first, the right one is recognized.
 
     Returns:
         The body, in float32.

@@ -1,22 +1,25 @@
-"""Options, commands, and what a user sees when something is wrong."""
+"""Command dispatch, options and error reporting of `propose-prob`."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
+import operator
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Annotated, Any, Protocol
 
 import tyro
 
+from .. import __version__
 from ..errors import InputError, is_numerical
 from ..io.atomic import discard
 from .demo import Demo
@@ -24,7 +27,6 @@ from .evaluate import Evaluate
 from .fit import Fit
 from .fuse import Fuse
 from .lift import Lift
-from .options import package_version
 from .output import complain, printable, settle, tell, trace
 from .photo import Photo
 from .render import Render
@@ -54,9 +56,26 @@ class _Command(Protocol):
     def run(self) -> None: ...
 
 
+_COMMANDS: Mapping[str, type[_Command]] = MappingProxyType(
+    {
+        "demo": Demo,
+        "lift": Lift,
+        "fit": Fit,
+        "fuse": Fuse,
+        "smooth": Smooth,
+        "view": View,
+        "evaluate": Evaluate,
+        "report": WriteReport,
+        "render": Render,
+        "photo": Photo,
+    }
+)
+_TRAIN = "Train a model on motion capture."
+
+
 @dataclass
-class _Train:
-    """Train a model on motion capture."""
+class _Choice:
+    """What help lists; it is not made."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -94,7 +113,7 @@ def _run(args: list[str]) -> int:
         # asks Python for warnings has asked first.
         warnings.filterwarnings("ignore", category=RuntimeWarning, append=True)
         if args == ["--version"]:
-            tell(f"{_PROGRAM} {package_version()}")
+            tell(f"{_PROGRAM} {__version__}")
         else:
             command = _parse(args)
             _check_whole_numbers(command)
@@ -170,79 +189,105 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _fail(message: str) -> None:
-    complain(f"{_PROGRAM}: error: {message}")
-
-
 def _parse(args: list[str]) -> _Command:
-    commands: dict[str, Any] = {
-        "demo": Demo,
-        "lift": Lift,
-        "fit": Fit,
-        "fuse": Fuse,
-        "smooth": Smooth,
-        "view": View,
-        "evaluate": Evaluate,
-        "report": WriteReport,
-        "render": Render,
-        "photo": Photo,
-    }
     name = args[0] if args else ""
-    program = f"{_PROGRAM} {name}"
-    if name in commands:
-        return _in_one_line(lambda: tyro.cli(commands[name], prog=program, args=args[1:]), program)
+    if name in _COMMANDS:
+        return _read(_COMMANDS[name], [name], args[1:])
     if name == "train":
-        from .train import (
-            TrainDiffusion,
-            TrainImage,
-            TrainLifting,
-            TrainMixture,
-            TrainProHMR,
-            TrainProPose,
-            TrainRegression,
-            TrainVariational,
-        )
+        return _parse_training(args[1:])
+    listed = {name: _first_line(kind) for name, kind in _COMMANDS.items()} | {"train": _TRAIN}
+    raise _help_or_error(listed, "command", [], args, description=_DESCRIPTION)
 
-        models: dict[str, Any] = {
-            "propose": TrainProPose,
-            "lifting": TrainLifting,
-            "prohmr": TrainProHMR,
-            "image": TrainImage,
-            "regression": TrainRegression,
-            "mixture": TrainMixture,
-            "cvae": TrainVariational,
-            "diffusion": TrainDiffusion,
-        }
-        return _in_one_line(
-            lambda: tyro.extras.subcommand_cli_from_dict(models, prog=program, args=args[1:]),
-            program,
+
+def _parse_training(args: list[str]) -> _Command:
+    # Needs torch, which takes seconds to import.
+    from ..models.registry import REGISTRY
+
+    name = args[0] if args else ""
+    if name in REGISTRY:
+        from .train import train_command
+
+        return _read(train_command(name), ["train", name], args[1:])
+    listed = {name: entry.summary for name, entry in REGISTRY.items()}
+    raise _help_or_error(listed, "model", ["train"], args)
+
+
+def _help_or_error(
+    listed: Mapping[str, str],
+    noun: str,
+    path: Sequence[str],
+    args: list[str],
+    description: str | None = None,
+) -> InputError:
+    """Print help on a choice, which exits, or say what is wrong with what was chosen.
+
+    Args:
+        listed: First lines of help by name.
+        noun: What one of them is.
+        path: Words before it.
+        args: Words from it on.
+        description: Of the choice.
+    """
+    if args and args[0].startswith("-"):
+        choices = (
+            Annotated[_Choice, tyro.conf.subcommand(name, description=line)]
+            for name, line in listed.items()
         )
-    if not name.startswith("-"):
-        raise InputError(
-            f"expected a command ({', '.join([*commands, 'train'])}), "
-            f"got {repr(name) if name else 'none'} (see {_PROGRAM} --help)"
+        _read(functools.reduce(operator.or_, choices), path, args[:1], description=description)
+    got = repr(args[0]) if args else "none"
+    program = " ".join([_PROGRAM, *path])
+    return InputError(f"expected a {noun} ({', '.join(listed)}), got {got} (see {program} --help)")
+
+
+def _read(
+    kind: Any, path: Sequence[str], args: list[str], *, description: str | None = None
+) -> Any:
+    """An object of a type from the options behind the words of `path`.
+
+    Raises:
+        InputError: If they do not fit.
+    """
+    program = " ".join([_PROGRAM, *path])
+
+    def refuse(event: Any) -> None:
+        raise InputError(f"{_refusal(event)} (see {program} --help)")
+
+    # Not promised to stay by tyro, which without it draws its messages itself, over several lines.
+    hook = getattr(getattr(tyro, "_errors", None), "on_parse_error", None)
+    with nullcontext() if hook is None else hook(refuse):
+        return tyro.cli(kind, prog=program, description=description, args=args)
+
+
+def _refusal(event: Any) -> str:
+    """What is wrong with options, in words, from tyro's description of it."""
+    kind = type(event).__name__
+    if kind == "UnrecognizedArgs":
+        return f"unrecognized options: {' '.join(event.tokens)}"
+    if kind == "MissingArgs":
+        missing = ", ".join(_option(each.arg) for each in event.missing_arguments)
+        unknown = " ".join(event.unrecognized_tokens)
+        return (
+            f"expected {missing}, got {f'unrecognized options: {unknown}' if unknown else 'none'}"
         )
-    # Help: only names and first lines matter.
-    listed = {name: _first_line(kind) for name, kind in (commands | {"train": _Train}).items()}
-    return _in_one_line(
-        lambda: tyro.cli(
-            Annotated[Demo, tyro.conf.subcommand("demo", description=listed["demo"])]
-            | Annotated[Lift, tyro.conf.subcommand("lift", description=listed["lift"])]
-            | Annotated[Fit, tyro.conf.subcommand("fit", description=listed["fit"])]
-            | Annotated[Fuse, tyro.conf.subcommand("fuse", description=listed["fuse"])]
-            | Annotated[Smooth, tyro.conf.subcommand("smooth", description=listed["smooth"])]
-            | Annotated[View, tyro.conf.subcommand("view", description=listed["view"])]
-            | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description=listed["evaluate"])]
-            | Annotated[WriteReport, tyro.conf.subcommand("report", description=listed["report"])]
-            | Annotated[Render, tyro.conf.subcommand("render", description=listed["render"])]
-            | Annotated[Photo, tyro.conf.subcommand("photo", description=listed["photo"])]
-            | Annotated[_Train, tyro.conf.subcommand("train", description=listed["train"])],
-            prog=_PROGRAM,
-            description=_DESCRIPTION,
-            args=args,
-        ),
-        _PROGRAM,
-    )
+    if kind == "MissingSubcommand":
+        return f"expected one of {', '.join(event.subcommand_spec.parser_from_name)}, got none"
+    if kind == "InvalidChoice":
+        choices = ", ".join(map(repr, event.choices))
+        return f"expected {_option(event.argument)} of {choices}, got {event.value!r}"
+    if kind == "BadValue":
+        count = event.argument.lowered.nargs
+        values = "a value" if count == 1 else f"{count} values"
+        return f"expected {values} after {_option(event.argument)}"
+    if kind == "InstantiationFailure":
+        where = "" if event.argument is None else f"{_option(event.argument)}: "
+        # Behind "Got errors" follows how every possible type failed.
+        return where + event.message.partition("Got errors:")[0].strip()
+    return f"these options do not go together ({kind})"
+
+
+def _option(argument: Any) -> str:
+    """An option as a user types it."""
+    return argument.lowered.metavar if argument.is_positional() else argument.display_name()
 
 
 def _check_whole_numbers(command: Any) -> None:
@@ -258,33 +303,3 @@ def _check_whole_numbers(command: Any) -> None:
 
 def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").splitlines()[0]
-
-
-def _in_one_line(parse: Callable[[], Any], program: str) -> Any:
-    """Parse, and report wrong options in one line instead of a box over several."""
-    messages = io.StringIO()
-    try:
-        with redirect_stderr(messages):
-            parsed = parse()
-    except SystemExit as stop:
-        if stop.code != 2:
-            raise
-        _fail(f"{_unboxed(messages.getvalue())} (see {program} --help)")
-        raise
-    for line in messages.getvalue().splitlines():
-        complain(line)
-    return parsed
-
-
-def _unboxed(text: str) -> str:
-    """The message inside a box drawn with lines, up to its first rule."""
-    words = []
-    for line in text.splitlines():
-        inner = line.strip().strip("│").strip()
-        if inner.startswith("╭"):
-            continue
-        if inner.startswith(("─", "╰")):
-            break
-        words.append(inner)
-    # Behind "Got errors" follows how every possible type failed.
-    return " ".join(words).partition(" Got errors:")[0] or text.strip()

@@ -1,4 +1,4 @@
-"""`propose-prob demo`: a real detection, lifted, drawn and told."""
+"""`propose-prob demo`: lift a real detection, print and draw the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..geometry.skeletons import Skeleton
     from ..io.keypoints import Keypoints
     from ..plotting.demo import DemoContent
-    from ..tasks import LiftedBatch
+    from ..tasks.lifting import LiftedBatch
 
     Array = npt.NDArray[Any]
 
@@ -139,7 +139,7 @@ class Demo:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """The one person's distribution in numbers; arrays without a batch axis, metres."""
+    """The one person's distribution in numbers; arrays without a batch axis, meters."""
 
     p2d: Array
     confidence: Array

@@ -1,4 +1,4 @@
-"""`propose-prob evaluate`: the honest table of models on a data set, under a named protocol."""
+"""`propose-prob evaluate`: metrics of models on a data set under a named protocol."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .. import __version__
 from ..errors import InputError
 from ..io.atomic import check_outputs, write_text
 from .measure import Measure, MeasureOptions, Name, evaluation_set
-from .options import DEFAULT_MODEL, Runtime, RuntimeOptions, model_name, package_version
+from .options import DEFAULT_MODEL, Runtime, RuntimeOptions, model_name
 from .output import tell
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Evaluate:
         from ..evaluation import comparison
 
         stored = json.loads(comparison(reports, style="json"))
-        text = json.dumps({"propose_prob_version": package_version(), **stored}, indent=2) + "\n"
+        text = json.dumps({"propose_prob_version": __version__, **stored}, indent=2) + "\n"
         if self.markdown is not None:
             write_text(self.markdown, comparison(reports, style="markdown") + "\n")
         if self.json == "-":

@@ -40,9 +40,9 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "projected": (("joint", "image_axis"), "pixel", "where the camera sees the fitted joints"),
     "keypoints": (("joint", "image_axis"), "pixel", "2D keypoints that were fitted; NaN: not seen"),
     "confidence": (("joint",), "", "confidence of the keypoints; 0: not seen"),
-    "camera": (("parameter",), "", "weak-perspective camera: pixels per metre, place x and y"),
-    "log_density": ((), "nat", "log-density that was maximised"),
-    "converged": ((), "", "1 where the optimisation ended at a stationary point"),
+    "camera": (("parameter",), "", "weak-perspective camera: pixels per meter, place x and y"),
+    "log_density": ((), "nat", "log-density that was maximized"),
+    "converged": ((), "", "1 where the optimization ended at a stationary point"),
 }
 
 
@@ -50,7 +50,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
 class Fit:
     """Fit bodies to 2D keypoints of any number of people and frames.
 
-    Reads what `lift` reads. The model gives a distribution over body pose; the fit maximises it
+    Reads what `lift` reads. The model gives a distribution over body pose; the fit maximizes it
     together with a robust likelihood of the keypoints, over pose, shape and camera.
 
     Attributes:

@@ -28,13 +28,13 @@ class Fuse:
     Frames of the files belong together by their numbers; a view may miss any of them. Without
     --cameras each view may look from anywhere, and the pose is in the axes of the first view that
     saw the frame. With it, the pose is in world axes, and --keypoint-scale reprojects it onto the
-    keypoints as well. The output holds point_estimate (metres, root-relative) for every frame that
+    keypoints as well. The output holds point_estimate (meters, root-relative) for every frame that
     a view saw.
 
     Attributes:
         files: Files or folders of 2D keypoints, one for each view.
         cameras: JSON list with one object for each view: "R" (world to camera, 3 x 3), "t"
-            (metres), and "focal" with "center", or "K" (3 x 3).
+            (meters), and "focal" with "center", or "K" (3 x 3).
         out: File to write: .nc (NetCDF) or .npz.
         person: Label of the person; in each file the one in most frames by default.
         skeleton: Joint set of arrays that do not name theirs.

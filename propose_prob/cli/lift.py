@@ -31,7 +31,7 @@ from .output import printable, tell, warn
 
 if TYPE_CHECKING:
     from ..io.keypoints import Keypoints, KeypointStream
-    from ..tasks import LiftedBatch
+    from ..tasks.lifting import LiftedBatch
     from ..tasks.people import Skipped
 
 __all__ = ["Lift", "batch_arrays", "lift_parts"]

@@ -1,4 +1,4 @@
-"""What `propose-prob evaluate` and `report` share: which protocol, on which data set."""
+"""Protocol and data set options shared by `evaluate` and `report`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Measure:
             evaluations do.
         hide: Random joints hidden from the model in each pose, chosen by the seed.
         intrinsics: Whether the model is told focal length and principal point. Unknown, the angle
-            of an off-centre person is part of the uncertainty.
+            of an off-center person is part of the uncertainty.
         stride: Evaluate one frame in so many; 1 evaluates every frame. cmu17's default takes some
             minutes on one core.
         density: Also the log-density of the truth, where the distribution has one; slow for

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they do before a model runs."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from .. import __version__
 from ..devices import check_device, set_threads
 from ..errors import InputError
 from .output import printable
 
 __all__ = [
     "DEFAULT_MODEL",
-    "RuntimeOptions",
     "Runtime",
+    "RuntimeOptions",
     "at_least",
     "model_file",
     "model_name",
-    "package_version",
     "prepare_drawing",
     "progress",
     "run_attributes",
@@ -116,14 +115,6 @@ def prepare_drawing() -> None:
         matplotlib.rcdefaults()
 
 
-def package_version() -> str:
-    """Version of the installed package, `"unknown"` where it is not installed."""
-    try:
-        return version("propose_prob")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def model_file(model: str) -> Path:
     """The file that a model is read from: one that ships with the package, or the path itself."""
     shipped = resources.files("propose_prob.weights") / f"{Path(model).name}.safetensors"
@@ -145,7 +136,7 @@ def run_attributes(model: str, protocol: str) -> dict[str, str | int | float]:
     return {
         "model": model_name(model),
         "protocol": protocol,
-        "propose_prob_version": package_version(),
+        "propose_prob_version": __version__,
         "torch_version": str(torch.__version__),
         "inference_library": "propose_prob",
     }

@@ -1,4 +1,4 @@
-r"""What commands print, in one place: nothing that a file holds acts on a terminal.
+r"""Printing of all commands; text from files is escaped so that it cannot act on a terminal.
 
 Labels, keys and names come from files of others. Characters that a terminal would act on, or that
 show text in another order than it has, are printed as the escapes of Python: `\x1b`.

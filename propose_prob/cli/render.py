@@ -1,4 +1,4 @@
-"""`propose-prob render`: images of people whose bodies are known."""
+"""`propose-prob render`: render images of people with known bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`propose-prob report`: everything measured about a model on a data set, as one HTML page."""
+"""`propose-prob report`: evaluate a model and write one HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WriteReport"]
 
-#: Metres; single precision holds no poses beyond that.
+#: Meters; single precision holds no poses beyond that.
 _FAR = 1e7
 
 
@@ -35,7 +35,7 @@ class WriteReport:
         model: Name of a shipped model or path of a .safetensors file.
         data: cmu17:SPLIT (val, test_seen, test_subject03, train), or h36m-p1:DIR, h36m-p2:DIR,
             3dhp:DIR, 3dpw:DIR with the data set's own files, or your own .npz with arrays p2d
-            (N, J, 2), pixels, and p3d (N, J, 3), metres, and if you have them confidence, focal,
+            (N, J, 2), pixels, and p3d (N, J, 3), meters, and if you have them confidence, focal,
             center, action, sequence, frame, skeleton (see `propose_prob.datasets.pairs`).
         out: File to write.
         worst: Poses drawn, those of largest error.
@@ -104,7 +104,7 @@ class WriteReport:
         if not bool((far <= _FAR).all()):
             item = int((far <= _FAR).int().argmin())
             raise InputError(
-                f"{path}: expected p3d in metres, at most {_FAR:g}, got {float(far[item]):.3g} for "
+                f"{path}: expected p3d in meters, at most {_FAR:g}, got {float(far[item]):.3g} for "
                 f"item {item}"
             )
         known: Literal["known", "unknown"] = "unknown" if items.focal is None else "known"

@@ -25,7 +25,7 @@ class Smooth:
 
     Every frame's distribution and a robust constant-velocity term are solved together, over all
     frames at once; frames and joints that were not seen are filled in. The output holds every frame
-    from the first to the last: point_estimate (metres, root-relative, camera axes) and spread,
+    from the first to the last: point_estimate (meters, root-relative, camera axes) and spread,
     which tells how surely; or, with a model of body pose, the motion of a body's bones, which stays
     in place.
 

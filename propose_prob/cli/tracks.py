@@ -1,7 +1,8 @@
-"""One person through a file of keypoints, as `propose-prob smooth` and `fuse` need them."""
+"""Keypoint tracks of one person for `smooth` and `fuse`."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def read_track(
             f"{path}: expected frames with at least {min_joints} visible joints (--min-joints), "
             "got none"
         )
-    if any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(numbers)):
         raise InputError(f"{path}: frame numbers do not increase; number them with --by-order")
     span = numbers[-1] - numbers[0] + 1
     if span > _SPARSE * len(numbers) + 100:

@@ -1,67 +1,33 @@
-"""Training from the command line: `propose-prob train MODEL`."""
+"""`propose-prob train`: train a model of the registry."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import sys
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..bodies import Body, load_open_body, load_smpl
+from ..configuration import from_dict, to_dict
 from ..datasets.cmu17 import load_cmu17
 from ..datasets.cmu_body import load_cmu_body
 from ..devices import check_device, set_threads
 from ..errors import InputError
-from ..images import ImageEncoder
-from ..images.render_set import load_renders
-from ..images.resnet import load_backbone
-from ..images.sources import ImageSource, RenderSource
-from ..images.spin_images import SpinSource
-from ..images.training import (
-    FrozenBackboneTrainer,
-    ImageTrainConfig,
-    ImageTrainer,
-    ImageValidation,
-    copy_flow_from,
-)
 from ..io.amass import read_amass, read_arrays
 from ..io.atomic import check_outputs, locked, write_text
-from ..models import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
-from ..models.lifting_flow import LiftingFlow
-from ..models.prohmr import ProHMR
-from ..models.propose import ProPose
-from ..training.body_trainer import ProHMRTrainer
-from ..training.configs import (
-    BodyTrainConfig,
-    DiffusionTrainConfig,
-    LiftingTrainConfig,
-    MixtureTrainConfig,
-    RegressionTrainConfig,
-    RunConfig,
-    TrainConfig,
-    VariationalTrainConfig,
-    from_dict,
-    read_config,
-    to_dict,
-)
+from ..models.registry import REGISTRY, ModelEntry, resolve
+from ..training.configs import RunConfig, read_config
 from ..training.loop import Trainer, TrainingLoop, ValidationSet, finish
 from ..training.parallel import process_group
 from ..training.simulation import BodySimulator, Simulator
-from ..training.trainers import (
-    DiffusionTrainer,
-    LiftingTrainer,
-    LikelihoodTrainer,
-    ProPoseTrainer,
-    VariationalTrainer,
-)
 from ..training.validation import BodyValidation, Scores, Validation
 from ..weights.store import load, save
 from .output import tell
@@ -75,12 +41,13 @@ _OUTPUTS = (
 
 @dataclass(frozen=True)
 class TrainCommand(ABC):
-    """Train a model on motion capture, seen by simulated cameras.
+    """Train a model of the registry; a subclass for each kind of data.
 
     Attributes:
+        entry: The model's row of the registry; `train_command` sets it.
         out: Folder for the checkpoint, the log and the trained weights.
         data: `cmu17`, or own data: for models of joints an `.npz` file with `world` (N, 17, 3),
-            metres, z up; for models of bodies an AMASS file or a folder of them.
+            meters, z up; for models of bodies an AMASS file or a folder of them.
         validation: An `.npz` file of the same form with held-out poses; needed for own data.
         config: A JSON file with any part of the configuration; flags below change it further.
         steps: Batches; of phase 2 where phases alternate.
@@ -104,13 +71,31 @@ class TrainCommand(ABC):
     device: str = "cpu"
     threads: int = 1
 
-    @abstractmethod
+    entry: ClassVar[ModelEntry]
+
     def default(self) -> RunConfig:
         """The configuration that the flags and the JSON file change."""
+        return self.entry.run()
 
     @abstractmethod
+    def sources(self, config: Any) -> tuple[Any, ValidationSet]:
+        """What the trainer draws its batches from, and the held-out pairs."""
+
     def trainer(self, config: Any) -> tuple[Trainer[Any], ValidationSet]:
         """The training of a new model on this command's data, and the held-out pairs."""
+        source, validation = self.sources(config)
+        return self.entry.trainer(self.model(config), config, source, self.device), validation
+
+    def model(self, config: Any) -> Any:
+        """A new model.
+
+        Raises:
+            InputError: If sizes and names in its configuration do not go together.
+        """
+        try:
+            return self.entry.model(config.model).to(self.device)
+        except ValueError as error:
+            raise InputError(f"configuration: {error}") from error
 
     def run(self) -> None:
         """Trains, fits on held-out poses what is fitted there, then writes `model.safetensors`.
@@ -138,13 +123,7 @@ class TrainCommand(ABC):
             raise InputError(f"{self.out} already holds a training: use --resume, or another --out")
         self._check_outputs()
         torch.manual_seed(config.seed)
-        try:
-            trainer, validation = self.trainer(config)
-        except InputError:
-            raise
-        # What a model says of sizes and names that do not go together.
-        except ValueError as error:
-            raise InputError(f"configuration: {error}") from error
+        trainer, validation = self.trainer(config)
         run = TrainingLoop(
             trainer,
             validation,
@@ -210,8 +189,11 @@ class TrainCommand(ABC):
         tell(json.dumps(fitted))
 
 
-class _TrainLifter(TrainCommand):
-    def _data(self, config: Any) -> tuple[Simulator, Validation]:
+class TrainOnJoints(TrainCommand):
+    """A model of joints, on poses seen by simulated cameras."""
+
+    def sources(self, config: Any) -> tuple[Simulator, Validation]:
+        """Simulated keypoints of the training poses, and of the held-out ones."""
         if self.data == "cmu17":
             world = load_cmu17("train").world
             validation = Validation.from_cmu17(load_cmu17("val"))
@@ -224,109 +206,14 @@ class _TrainLifter(TrainCommand):
         return Simulator(world.to(self.device), config.simulator), validation
 
 
-@dataclass(frozen=True)
-class TrainProPose(_TrainLifter):
-    """Train ProPose: 2D keypoints to a decoded distribution over 3D joints."""
-
-    def default(self) -> TrainConfig:
-        """The defaults of `TrainConfig`."""
-        return TrainConfig()
-
-    def trainer(self, config: TrainConfig) -> tuple[ProPoseTrainer, Validation]:
-        """Algorithm 1."""
-        simulator, validation = self._data(config)
-        model = ProPose(config.model).to(self.device)
-        return ProPoseTrainer(model, config, simulator, self.device), validation
-
-
-@dataclass(frozen=True)
-class TrainLifting(_TrainLifter):
-    """Train ProHMR's lifting flow: 2D keypoints to an exact distribution over 3D joints."""
-
-    def default(self) -> LiftingTrainConfig:
-        """The defaults of `LiftingTrainConfig`."""
-        return LiftingTrainConfig()
-
-    def trainer(self, config: LiftingTrainConfig) -> tuple[LiftingTrainer, Validation]:
-        """Likelihood and mode."""
-        simulator, validation = self._data(config)
-        model = LiftingFlow(config.model).to(self.device)
-        return LiftingTrainer(model, config, simulator, self.device), validation
-
-
-@dataclass(frozen=True)
-class TrainRegression(_TrainLifter):
-    """Train the regression baseline: one Gaussian of fixed spread over 3D joints."""
-
-    def default(self) -> RegressionTrainConfig:
-        """The defaults of `RegressionTrainConfig`."""
-        return RegressionTrainConfig()
-
-    def trainer(self, config: RegressionTrainConfig) -> tuple[LikelihoodTrainer, Validation]:
-        """Likelihood and point estimate."""
-        simulator, validation = self._data(config)
-        model = RegressionBaseline(config.model).to(self.device)
-        return LikelihoodTrainer(model, config, simulator, self.device), validation
-
-
-@dataclass(frozen=True)
-class TrainMixture(_TrainLifter):
-    """Train the mixture density baseline: a few Gaussian kernels over 3D joints."""
-
-    def default(self) -> MixtureTrainConfig:
-        """The defaults of `MixtureTrainConfig`."""
-        return MixtureTrainConfig()
-
-    def trainer(self, config: MixtureTrainConfig) -> tuple[LikelihoodTrainer, Validation]:
-        """Likelihood and point estimate."""
-        simulator, validation = self._data(config)
-        model = MixtureDensity(config.model).to(self.device)
-        return LikelihoodTrainer(model, config, simulator, self.device), validation
-
-
-@dataclass(frozen=True)
-class TrainVariational(_TrainLifter):
-    """Train the variational baseline: a decoded distribution over 3D joints, normal latent."""
-
-    def default(self) -> VariationalTrainConfig:
-        """The defaults of `VariationalTrainConfig`."""
-        return VariationalTrainConfig()
-
-    def trainer(self, config: VariationalTrainConfig) -> tuple[VariationalTrainer, Validation]:
-        """Evidence lower bound and point estimate."""
-        simulator, validation = self._data(config)
-        model = ConditionalVAE(config.model).to(self.device)
-        return VariationalTrainer(model, config, simulator, self.device), validation
-
-
-@dataclass(frozen=True)
-class TrainDiffusion(_TrainLifter):
-    """Train the diffusion baseline: 3D joints denoised in a few steps, no density."""
-
-    def default(self) -> DiffusionTrainConfig:
-        """The defaults of `DiffusionTrainConfig`."""
-        return DiffusionTrainConfig()
-
-    def trainer(self, config: DiffusionTrainConfig) -> tuple[DiffusionTrainer, Validation]:
-        """Denoising and point estimate."""
-        simulator, validation = self._data(config)
-        model = ScoreDiffusion(config.model).to(self.device)
-        return DiffusionTrainer(model, config, simulator, self.device), validation
-
-
-@dataclass(frozen=True)
-class TrainProHMR(TrainCommand):
-    """Train ProHMR: 2D keypoints to an exact distribution over a body's joint rotations.
+class TrainOnBodies(TrainCommand):
+    """A model of bodies, on posed bodies seen by simulated cameras.
 
     `--data` and `--validation` are AMASS `.npz` files, or folders of them, where not `cmu17`.
     """
 
-    def default(self) -> BodyTrainConfig:
-        """The defaults of `BodyTrainConfig`."""
-        return BodyTrainConfig()
-
-    def trainer(self, config: BodyTrainConfig) -> tuple[ProHMRTrainer, BodyValidation]:
-        """Likelihood, expectation and mode."""
+    def sources(self, config: Any) -> tuple[BodySimulator, BodyValidation]:
+        """Simulated keypoints of the training bodies, and of the held-out ones."""
         if self.data == "cmu17":
             train = load_cmu_body("train")
             theta, shape = train.theta, train.shape
@@ -340,8 +227,38 @@ class TrainProHMR(TrainCommand):
                 BodySimulator(held_out, shapes, config.simulator)
             )
         simulator = BodySimulator(theta.to(self.device), shape.to(self.device), config.simulator)
-        model = ProHMR(config.model).to(self.device)
-        return ProHMRTrainer(model, config, simulator, self.device), validation
+        return simulator, validation
+
+
+#: What trains on each kind of data; images are only imported where they are asked for.
+_KINDS = {
+    "joints": "cli.train:TrainOnJoints",
+    "bodies": "cli.train:TrainOnBodies",
+    "images": "cli.train_images:TrainOnImages",
+}
+
+
+def train_command(name: str) -> type[TrainCommand]:
+    """The command that trains a model of the registry.
+
+    Args:
+        name: Its name there.
+
+    Returns:
+        A subclass of what trains on its kind of data, with the registry's summary before the rest
+        of that one's description.
+
+    Example:
+        >>> train_command("lifting")(Path("out")).default().model.couplings
+        8
+    """
+    entry = REGISTRY[name]
+    kind: type[TrainCommand] = resolve(_KINDS[entry.data])
+    _, _, notes = inspect.cleandoc(kind.__doc__ or "").partition("\n")
+    command = type(
+        kind.__name__, (kind,), {"entry": entry, "__doc__": entry.summary + "\n" + notes}
+    )
+    return dataclass(frozen=True)(command)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -372,7 +289,7 @@ def read_world(path: Path) -> torch.Tensor:
     """Poses of an `.npz` file with an array `world`.
 
     Returns:
-        Joints `(N, 17, 3)` in metres, z up, float32.
+        Joints `(N, 17, 3)` in meters, z up, float32.
 
     Raises:
         InputError: If the file cannot be read or the array has another shape or is not finite.
@@ -401,97 +318,3 @@ def _report(step: int, losses: dict[str, float], scores: Scores) -> None:
         file=sys.stdout,
     )
     sys.stdout.flush()
-
-
-@dataclass(frozen=True)
-class TrainImage(TrainCommand):
-    """Train ProHMR from pixels: an image to an exact distribution over a body's joint rotations.
-
-    `--data` is a folder of renders (`propose-prob render`), or an `.npz` file in SPIN's or
-    ProHMR's format, or a folder of such files, with `--images`, `--body` and `--validation`.
-
-    Attributes:
-        images: Folder that the image names in SPIN's files start from.
-        body: `open`, or an SMPL file; the body that the data's rotations and shapes belong to.
-        backbone: Trained weights of the residual network to begin with: ImageNet's, HMR's, SPIN's.
-        distribution: Keypoint model whose flow takes the place of the one of --init, and whose
-            contexts are learned first where the configuration says `distil`: a shipped one, or a
-            file.
-    """
-
-    images: Path | None = None
-    body: str = "open"
-    backbone: Path | None = None
-    distribution: str | None = None
-
-    def inputs(self) -> list[Path | str | None]:
-        """Those of every training, images, the body and weights to begin with."""
-        return [*super().inputs(), self.images, self.body, self.backbone, self.distribution]
-
-    def default(self) -> ImageTrainConfig:
-        """The defaults of `ImageTrainConfig`."""
-        return ImageTrainConfig()
-
-    def trainer(self, config: ImageTrainConfig) -> tuple[ImageTrainer, ImageValidation]:
-        """Likelihood, expectation and mode."""
-        body = load_open_body() if self.body == "open" else load_smpl(self.body)
-        if body.num_shape != config.model.shape:
-            raise InputError(
-                f"expected model.shape to be the body's {body.num_shape} coefficients, "
-                f"got {config.model.shape}"
-            )
-        source, held_out = self._sources(config, body)
-        model = ProHMR(config.model).to(self.device)
-        if self.backbone is not None and isinstance(model.encoder, ImageEncoder):
-            load_backbone(model.encoder.backbone, self.backbone)
-        validation = ImageValidation.from_source(held_out, body)
-        if config.copies:
-            teacher = None if self.distribution is None else self._teacher()
-            trainer = FrozenBackboneTrainer(
-                model, config, source, body, self.device, teacher=teacher
-            )
-            return trainer, validation
-        return ImageTrainer(model, config, source, body, self.device), validation
-
-    def _start(self) -> ProHMR | None:
-        start = super()._start()
-        if self.distribution is None:
-            return start
-        if start is None:
-            raise InputError(
-                "--distribution takes the place of a trained model's flow: expected --init"
-            )
-        return copy_flow_from(start, self._teacher())
-
-    def _teacher(self) -> ProHMR:
-        teacher = load(str(self.distribution), device=self.device)
-        if not isinstance(teacher, ProHMR) or teacher.config.encoder != "keypoints":
-            raise InputError(
-                f"expected --distribution to be a ProHMR of keypoints, got {self.distribution}"
-            )
-        return teacher
-
-    def _sources(self, config: ImageTrainConfig, body: Body) -> tuple[ImageSource, ImageSource]:
-        if self.data == "cmu17":
-            raise InputError(
-                "training from images needs --data: a folder of renders (propose-prob render) or "
-                "files in SPIN's format"
-            )
-        path = Path(self.data)
-        if (path / "train").is_dir():
-            if self.body != "open":
-                raise InputError("renders show the open body: leave --body out")
-            train, held_out = load_renders(path), load_renders(self.validation or path, "val")
-            if train.config.size != config.model.image:
-                raise InputError(
-                    f"expected renders of model.image = {config.model.image} pixels, "
-                    f"got {train.config.size}"
-                )
-            return RenderSource(train), RenderSource(held_out)
-        if self.validation is None or self.images is None:
-            raise InputError("data in SPIN's format needs --images and --validation")
-        size = config.model.image
-        return (
-            SpinSource.read(path, self.images, body=body, size=size),
-            SpinSource.read(self.validation, self.images, body=body, size=size),
-        )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["View"]
 
-#: Metres, and coefficients of shape.
+#: Meters, and coefficients of shape.
 _LARGEST = 1e6
 
 
@@ -38,10 +38,10 @@ class View:
     Attributes:
         file: Result file, .nc or .npz.
         out: Page to write.
-        samples: At most so many hypotheses of each pose; `lift --log-prob` stores what colours
+        samples: At most so many hypotheses of each pose; `lift --log-prob` stores what colors
             them by log-probability.
         frames: At most so many poses, evenly spread over the file. A surface takes 0.1 MB for each.
-        truth: Ground truth to compare with: an array (poses, joints, 3) in metres and camera axes,
+        truth: Ground truth to compare with: an array (poses, joints, 3) in meters and camera axes,
             .npy or, named p3d, in .npz.
         body: Path of the SMPL, SMPL-H or SMPL-X file that was fitted; open and skeleton are known.
         title: Heading of the page.

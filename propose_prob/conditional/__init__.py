@@ -2,35 +2,27 @@
 
 from .flows import (
     ActNorm,
-    ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
-    IdentityTransform,
-    InverseTransform,
     LULinearModule,
     Standardizer,
     coupling_stack,
     glow_stack,
 )
 from .freezing import freeze
-from .gaussian import PAGD, PILGD, HomoscedasticGaussian, StandardBase, VariationalPILGD
+from .gaussian import PAGD, PILGD, StandardBase
 
 __all__ = [
+    "PAGD",
+    "PILGD",
     "ActNorm",
-    "ComposedTransform",
     "ConditionalCoupling",
     "ConditionalFlow",
     "FixedPermutation",
-    "HomoscedasticGaussian",
-    "IdentityTransform",
-    "InverseTransform",
     "LULinearModule",
-    "PAGD",
-    "PILGD",
     "StandardBase",
     "Standardizer",
-    "VariationalPILGD",
     "coupling_stack",
     "freeze",
     "glow_stack",

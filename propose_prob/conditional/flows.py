@@ -210,7 +210,7 @@ class IdentityTransform(LazyTransform):
 
 
 class Standardizer(LazyTransform):
-    """Fixed shift and scale that give standardised numbers the event's units.
+    """Fixed shift and scale that give standardized numbers the event's units.
 
     Kept as buffers and set from training data by `fit`, never learned.
 

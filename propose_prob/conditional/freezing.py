@@ -1,4 +1,4 @@
-"""Freezing for inference: what no training will change is computed beforehand."""
+"""Freeze conditional modules for inference: constant parts are computed once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 #: Samples of one context from which on contexts are taken one after another.
 _SAMPLES = 64
-#: Lazy transforms that ignore the context and are affine: neighbours become one matrix.
+#: Lazy transforms that ignore the context and are affine: neighbors become one matrix.
 _AFFINE = (ActNorm, LULinearModule, FixedPermutation, IdentityTransform, Standardizer)
 
 
@@ -189,7 +189,7 @@ def _frozen(module: nn.Module) -> nn.Module:
 
 
 def _folded(transforms: list[LazyTransform]) -> list[LazyTransform]:
-    """Neighbouring affine transforms as one."""
+    """Neighboring affine transforms as one."""
     parts: list[LazyTransform] = []
     run: list[LazyTransform] = []
     for transform in [*transforms, None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Independent, Normal
 
 from .._zuko import LazyDistribution
 from ..distributions.flow import diagonal_normal
@@ -41,7 +41,7 @@ class PILGD(LazyDistribution):
         self.scale = scale
         self.clamp = clamp
 
-    def forward(self, c: Tensor | None = None) -> Independent:
+    def forward(self, c: Tensor | None = None) -> Independent[Normal]:
         """Distribution of `w` with event shape `(d,)` given pose and condition `(..., n)`."""
         loc = soft_clamp(self.network(_required(c)), self.clamp)
         return diagonal_normal(loc, torch.full_like(loc, self.scale))
@@ -72,7 +72,7 @@ class VariationalPILGD(LazyDistribution):
         self.network = network
         self.clamp = clamp
 
-    def forward(self, c: Tensor | None = None) -> Independent:
+    def forward(self, c: Tensor | None = None) -> Independent[Normal]:
         """Distribution of `w` with event shape `(d,)` given pose and condition `(..., n)`."""
         loc, raw = self.network(_required(c)).chunk(2, -1)
         return diagonal_normal(loc, soft_clamp(raw, self.clamp).exp())
@@ -113,7 +113,7 @@ class PAGD(LazyDistribution):
         self.clamp = clamp
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, c: Tensor | None = None) -> Independent:
+    def forward(self, c: Tensor | None = None) -> Independent[Normal]:
         """Distribution of `z` with event shape `(d,)` and batch shape `(...)` given `(..., m)`."""
         loc, log_scale = soft_clamp(self.network(_required(c)), self.clamp).chunk(2, -1)
         return diagonal_normal(loc, self.temperature * log_scale.exp())
@@ -146,7 +146,7 @@ class HomoscedasticGaussian(LazyDistribution):
         self.log_scale = nn.Parameter(torch.zeros(features))
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, c: Tensor | None = None) -> Independent:
+    def forward(self, c: Tensor | None = None) -> Independent[Normal]:
         """Distribution of `z` with event shape `(d,)` and batch shape `(...)` given `(..., m)`."""
         loc = self.network(_required(c))
         return diagonal_normal(loc, (self.temperature * self.log_scale.exp()).expand_as(loc))
@@ -172,7 +172,7 @@ class StandardBase(LazyDistribution):
         self.features = features
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, c: Tensor | None = None) -> Independent:
+    def forward(self, c: Tensor | None = None) -> Independent[Normal]:
         """Distribution of `z`, event shape `(d,)`, batch shape `(...)` of a context `(..., m)`."""
         batch = () if c is None else c.shape[:-1]
         loc = self.temperature.new_zeros(*batch, self.features)

@@ -1,8 +1,7 @@
 """CMU17, which ships, and readers of Human3.6M, MPI-INF-3DHP, 3DPW, SPIN and own pairs."""
 
-from .clips import PoseClip
 from .cmu17 import CMU17, load_cmu17
-from .cmu_body import CMUBody, load_cmu_body
+from .cmu_body import load_cmu_body
 from .h36m import read_h36m
 from .mpi_inf_3dhp import read_mpi_inf_3dhp_test, read_mpi_inf_3dhp_train
 from .pairs import read_pairs
@@ -11,8 +10,6 @@ from .threedpw import read_3dpw
 
 __all__ = [
     "CMU17",
-    "CMUBody",
-    "PoseClip",
     "load_cmu17",
     "load_cmu_body",
     "read_3dpw",

@@ -1,4 +1,4 @@
-"""What every data set's reader yields for evaluation."""
+"""Evaluation batches and clips, as every data set reader yields them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EvaluationBatch:
     Attributes:
         p2d: Keypoints `(B, J, 2)`, pixels, y down; NaN where missing.
         confidence: `(B, J)` in 0..1, 0 where missing.
-        p3d: True joints `(B, J, 3)`, metres, camera axes (x right, y down, z forward), absolute or
+        p3d: True joints `(B, J, 3)`, meters, camera axes (x right, y down, z forward), absolute or
             relative to the root; NaN where the data set has none.
         focal: Focal length of each item `(B,)`, pixels; None where unknown.
         center: Principal point `(B, 2)`, pixels; None where unknown.
@@ -120,7 +120,7 @@ class PoseClip:
         actions: Action label of each frame, `N` strings.
         p2d: Keypoints `(N, J, 2)`, float32, pixels, y down; NaN where missing.
         confidence: `(N, J)`, float32, 0 to 1; 0 where missing.
-        p3d: Joints `(N, J, 3)`, float32, metres, camera axes (x right, y down, z forward), where
+        p3d: Joints `(N, J, 3)`, float32, meters, camera axes (x right, y down, z forward), where
             they stand in front of the camera; NaN where the data set has none.
         focal: Focal length in pixels.
         center: Principal point in pixels.
@@ -177,7 +177,7 @@ class PoseClip:
         return len(self.actions)
 
     def relative(self) -> Tensor:
-        """Joints relative to the skeleton's root, `(N, J, 3)` metres."""
+        """Joints relative to the skeleton's root, `(N, J, 3)` meters."""
         root = self.skeleton.root
         return self.p3d - self.p3d[:, root : root + 1]
 

@@ -21,7 +21,7 @@ SPLITS = ("train", "val", "test_seen", "test_subject03")
 FOCAL = 1145 / 500
 
 _PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
-_METRE = 1e-4
+_METER = 1e-4
 _PIXEL = 0.25
 
 
@@ -31,9 +31,9 @@ class CMU17:
 
     Attributes:
         split: Name of the split.
-        world: Joint positions `(N, 17, 3)` in metres, z up.
+        world: Joint positions `(N, 17, 3)` in meters, z up.
         cam_R: World-to-camera rotations `(C, 4, 3, 3)`; camera axes x right, y down, z forward.
-        cam_t: Translations `(C, 4, 3)` in metres: `X_cam = R @ X_world + t`.
+        cam_t: Translations `(C, 4, 3)` in meters: `X_cam = R @ X_world + t`.
         rig_id: Rig of each frame `(N,)`; a change is also a sequence boundary.
         seq_id: Sequence of each frame `(N,)`, an index into `actions`.
         source_frame: Frame number `(N,)` in the 120 Hz source.
@@ -49,7 +49,7 @@ class CMU17:
 
     split: str
     world: Tensor
-    cam_R: Tensor  # noqa: N815 -- the name of the array in the data set
+    cam_R: Tensor  # the name of the array in the data set
     cam_t: Tensor
     rig_id: Tensor
     seq_id: Tensor
@@ -61,17 +61,17 @@ class CMU17:
         return len(self.world)
 
     def camera_joints(self) -> Tensor:
-        """Joints in camera axes, `(N, 4, 17, 3)` in metres."""
+        """Joints in camera axes, `(N, 4, 17, 3)` in meters."""
         rotated = torch.einsum("nvij,nkj->nvki", self.cam_R[self.rig_id], self.world)
         return rotated + self.cam_t[self.rig_id][:, :, None]
 
     def p3d(self) -> Tensor:
-        """Root-relative joints in camera axes, `(N, 4, 17, 3)` in metres."""
+        """Root-relative joints in camera axes, `(N, 4, 17, 3)` in meters."""
         joints = self.camera_joints()
         return joints - joints[..., :1, :]
 
     def p2d(self, kind: str = "exact") -> Tensor:
-        """2D joints `(N, 4, 17, 2)` on the normalised screen (half image widths, y down).
+        """2D joints `(N, 4, 17, 2)` on the normalized screen (half image widths, y down).
 
         Args:
             kind: `"exact"` projections or `"noisy"` detector-like ones.
@@ -115,7 +115,7 @@ def load_cmu17(split: str) -> CMU17:
     if split not in SPLITS:
         raise InputError(f"expected a CMU17 split of {', '.join(SPLITS)}, got {split!r}")
     with np.load(shipped_file(f"datasets/cmu17_{split}.npz"), allow_pickle=False) as stored:
-        offsets = _merge_planes(stored["offsets"]).astype(np.float64) * _METRE
+        offsets = _merge_planes(stored["offsets"]).astype(np.float64) * _METER
         world = offsets.reshape(17, 3, -1).transpose(2, 0, 1).copy()
         for joint, parent in enumerate(_PARENTS):
             if parent >= 0:

@@ -25,7 +25,7 @@ PERFORMERS = ("01", "02", "03")
 """CMU's subjects; `CMUBody.performer` is a row of these."""
 
 _RADIAN = 1 / 4096
-_METRE = 2e-4
+_METER = 2e-4
 _STORED = 22  # The hands are at rest.
 _TURN = 2 * np.pi
 _LONGEST = 7.9  # Radians that 16 bits hold.
@@ -41,8 +41,8 @@ class CMUBody:
         split: Name of the split.
         theta: Local rotations `(N, 24, 3, 3)` in SMPL's convention; the root's is in CMU17's world
             axes, z up.
-        translation: `(N, 3)` in metres, z up.
-        shape: Shape of the frame's performer for `SkeletonBody`, `(N, 10)`, standardised.
+        translation: `(N, 3)` in meters, z up.
+        shape: Shape of the frame's performer for `SkeletonBody`, `(N, 10)`, standardized.
         performer: The frame's performer `(N,)`, a row of `PERFORMERS`.
 
     Example:
@@ -86,7 +86,7 @@ def load_cmu_body(split: str) -> CMUBody:
     with np.load(shipped_file(f"datasets/cmu_body_{split}.npz"), allow_pickle=False) as stored:
         performer = stored["performer"].astype(np.int64)
         values = _unpack(stored["theta"], len(performer)) * _RADIAN
-        translation = _unpack(stored["translation"], len(performer)) * _METRE
+        translation = _unpack(stored["translation"], len(performer)) * _METER
         shape = stored["shape"][performer]
     theta = torch.eye(3, dtype=torch.float64).repeat(len(performer), 24, 1, 1)
     axis_angle = torch.from_numpy(values.reshape(-1, _STORED, 3))
@@ -108,14 +108,14 @@ def pack_cmu_body(
     Args:
         path: The file to write, `.npz`.
         theta: Local rotations `(N, 24, 3, 3)`; those of the hands are not stored.
-        translation: `(N, 3)`, metres.
+        translation: `(N, 3)`, meters.
         shape: Shape of each performer `(P, S)`.
         performer: Row of `shape` for each frame `(N,)`.
     """
     axis_angle = _unwind(axis_angle_from_matrix(theta[:, :_STORED].double()).numpy())
     arrays = {
         "theta": _pack(axis_angle.reshape(len(axis_angle), -1), _RADIAN),
-        "translation": _pack(translation.numpy(), _METRE),
+        "translation": _pack(translation.numpy(), _METER),
         "shape": shape.numpy().astype(np.float32),
         "performer": performer.numpy().astype(np.int8),
     }
@@ -140,7 +140,7 @@ def _unwind(axis_angle: np.ndarray) -> np.ndarray:
 
 
 def _pack(values: np.ndarray, step: float) -> np.ndarray:
-    """Quantises `(N, C)` and codes the differences along time channel by channel."""
+    """Quantizes `(N, C)` and codes the differences along time channel by channel."""
     whole = np.rint(values.T / step)
     if np.abs(whole).max() > np.iinfo(np.int16).max:
         raise InputError(f"a value of {np.abs(values).max():.3g} does not fit 16 bits of {step:g}")

@@ -1,8 +1,9 @@
-"""The cameras of Human3.6M: 4 of them, calibrated anew for each of 7 subjects.
+"""Human3.6M: camera parameters, and the two files that lifting papers share (VideoPose3D's format).
 
-Facts of the data set as VideoPose3D tabulates them (github.com/facebookresearch/VideoPose3D,
-`common/h36m_dataset.py`). The lens distortion that it lists beside them, some pixels at the
-image's rim, is left out.
+Sources: github.com/facebookresearch/VideoPose3D, `DATASETS.md`, `data/prepare_data_h36m.py`,
+`common/h36m_dataset.py` and `run.py` (cameras, files, subjects, joints kept of 32, longer 2D
+recordings), `data/data_utils.py` (joint sets of the detections). The lens distortion listed beside
+the cameras, some pixels at the image's rim, is left out.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from .clips import PoseClip
 
 __all__ = [
     "CAMERA_IDS",
-    "Camera",
     "H36M_ACTIONS",
     "H36M_TEST",
     "H36M_TRAIN",
+    "Camera",
     "h36m_camera",
     "read_h36m",
 ]
@@ -39,7 +40,7 @@ _INTRINSICS: dict[str, tuple[int, int, float, float, float, float]] = {
 }
 
 # Rotation from camera to world axes as a quaternion w, x, y, z, and the camera's place in
-# millimetres of the world's axes (z up); one row for each camera, in the order above.
+# millimeters of the world's axes (z up); one row for each camera, in the order above.
 _EXTRINSICS: dict[str, tuple[tuple[float, ...], ...]] = {
     "S1": (
         (0.140705645, -0.150070176, -0.755240798, 0.622328043, 1841.10706, 4955.28467, 1563.44543),
@@ -102,7 +103,7 @@ class Camera(NamedTuple):
 
     Attributes:
         rotation: World axes (z up) to camera axes, `(3, 3)`.
-        position: The camera's place in world axes, `(3,)` metres.
+        position: The camera's place in world axes, `(3,)` meters.
         focal: Mean focal length of the two axes, which differ by 0.2 % at most; pixels.
         center: Principal point, pixels.
         image_size: Width and height in pixels.
@@ -115,7 +116,7 @@ class Camera(NamedTuple):
     image_size: tuple[int, int]
 
     def from_world(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Bring world points `(..., 3)`, metres, into camera axes (x right, y down, z forward)."""
+        """Bring world points `(..., 3)`, meters, into camera axes (x right, y down, z forward)."""
         moved: npt.NDArray[np.float64] = (points - self.position) @ self.rotation.T
         return moved
 

@@ -70,7 +70,7 @@ _WHERE = (
 
 
 def _test_camera(sequence: str) -> _Camera:
-    """Focal length, principal point and image size, from the calibration in millimetres."""
+    """Focal length, principal point and image size, from the calibration in millimeters."""
     if sequence in MPI_INF_3DHP_SCENES["outdoor"]:
         width, height, focal, offset = 1920, 1080, 8.770747185, (-0.104908645, 0.104899704)
     else:

@@ -1,4 +1,4 @@
-"""A user's own pairs of 2D and 3D poses in one `.npz`, for evaluation."""
+"""Pairs of 2D and 3D poses from the user's own `.npz`, for evaluation and training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPTIONAL = ("confidence", "focal", "center", "action", "sequence", "frame", "sk
 def read_pairs(path: str | Path) -> tuple[EvaluationBatch, Skeleton]:
     """Read keypoints with their true poses from one `.npz`, without executing anything in it.
 
-    Needed are `p2d` `(N, J, 2)`, pixels, y down, NaN where missing, and `p3d` `(N, J, 3)`, metres,
+    Needed are `p2d` `(N, J, 2)`, pixels, y down, NaN where missing, and `p3d` `(N, J, 3)`, meters,
     camera axes (x right, y down, z forward), absolute or relative to the root. The file may also
     have `confidence` `(N, J)`, `focal` (a number or `(N,)`, pixels), `center` (`(2,)` or
     `(N, 2)`, pixels; 0 with `focal` alone), labels `action` and `sequence` `(N,)`, `frame` `(N,)`

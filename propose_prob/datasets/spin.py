@@ -43,7 +43,7 @@ class SpinDataset:
         size: Side of the square box `(N,)`, pixels.
         keypoints_2d: `(N, 49, 2)`, pixels.
         confidence_2d: `(N, 49)`, 0 where not annotated.
-        keypoints_3d: `(N, 49, 3)`, metres, in the axes of the file.
+        keypoints_3d: `(N, 49, 3)`, meters, in the axes of the file.
         confidence_3d: `(N, 49)`, 0 where not annotated.
         theta: SMPL's local rotations `(N, 24, 3, 3)`; identity where not annotated.
         betas: SMPL's shape coefficients `(N, 10)`.

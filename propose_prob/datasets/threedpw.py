@@ -47,7 +47,7 @@ def read_3dpw(
     2D is `poses2d`, OpenPose's detections, as far as Human3.6M's joints can be had from them. 3D
     joints are those that the bodies' regressor `h36m_17` gives for the files' SMPL parameters,
     which is what published numbers are of. Without bodies they come from `jointPositions`, SMPL's
-    own joints: Spine and Head are missing (NaN) and the others lie up to centimetres elsewhere.
+    own joints: Spine and Head are missing (NaN) and the others lie up to centimeters elsewhere.
 
     Args:
         folder: The data set's folder, or its `sequenceFiles`.

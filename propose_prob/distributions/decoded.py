@@ -50,15 +50,15 @@ class DecodedPoseDistribution(dist.TorchDistribution):
     draws from this distribution, `hypotheses` are the noise-free decodings that the paper
     evaluates.
 
-    The event is `(J, 3)`: root-relative joints in metres, camera axes; the root row is zero and
+    The event is `(J, 3)`: root-relative joints in meters, camera axes; the root row is zero and
     carries no density. Source: ProPose, eq. 1-3 and 9.
 
     Args:
         latent: Distribution of `w`, over a diagonal normal base; its batch shape is this
             distribution's.
         decoder: Map `(..., d) -> (..., J - 1, 3)` bound to the context, the root left out.
-        scale: Standard deviation of each non-root joint's coordinates `(J - 1,)`, metres.
-        encoder: Map of a pose `(..., J - 1, 3)` to the centre of its PILGD `(..., d)`: where the
+        scale: Standard deviation of each non-root joint's coordinates `(J - 1,)`, meters.
+        encoder: Map of a pose `(..., J - 1, 3)` to the center of its PILGD `(..., d)`: where the
             search for the best latent starts.
         root: Index of the root joint.
         rotation: From the decoder's axes to the camera's, `batch_shape + (3, 3)`; None for equal.
@@ -156,11 +156,11 @@ class DecodedPoseDistribution(dist.TorchDistribution):
 
     @property
     def point_estimate(self) -> Tensor:
-        """Decoded centre of the base, `batch_shape + (J, 3)`: "SH" in the paper, Table 3.
+        """Decoded center of the base, `batch_shape + (J, 3)`: "SH" in the paper, Table 3.
 
         Not called a mode: it is none of the pose distribution's.
         """
-        return self.decode(self.latent.centre)
+        return self.decode(self.latent.center)
 
     @property
     def mode(self) -> Tensor:
@@ -171,7 +171,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         """
         raise NotImplementedError(
             "a decoded distribution has no mode in closed form; use .point_estimate (decoded "
-            "centre of the "
+            "center of the "
             "base), .latent.mode where the latent flow has one, or a numerical MAP estimate"
         )
 
@@ -179,7 +179,7 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         """Importance-weighted log-density of poses `(..., J, 3)`, root row ignored.
 
         Deterministic for a given `noise_seed` and differentiable in value and parameters; a lower
-        bound in expectation that tightens with `num_particles`. Units: nats, density per metre in
+        bound in expectation that tightens with `num_particles`. Units: nats, density per meter in
         each of the 3 (J - 1) coordinates.
         """
         return self.estimate_log_prob(value).log_prob
@@ -190,11 +190,11 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         """`log_prob` with its effective sample size.
 
         Each pose gets its own proposal: the Laplace approximation of `p(w | x, c)` in base
-        coordinates, found by damped Gauss-Newton steps from the PILGD centre, with a wider part
+        coordinates, found by damped Gauss-Newton steps from the PILGD center, with a wider part
         for its tails, on fixed scrambled Sobol points.
 
         Args:
-            value: Poses, `sample_shape + batch_shape + (J, 3)`, metres.
+            value: Poses, `sample_shape + batch_shape + (J, 3)`, meters.
             num_particles: Overrides the distribution's.
             noise_seed: Overrides the distribution's.
 
@@ -209,8 +209,8 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         shape = torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
         target = self._from_event(value.expand(shape + self.event_shape))
         with torch.no_grad():
-            centre, factor = self._laplace(target.detach())
-            e, log_q = _proposal_particles(centre, factor, particles, seed)
+            center, factor = self._laplace(target.detach())
+            e, log_q = _proposal_particles(center, factor, particles, seed)
         residual = (target - self._decode_standard(e)) / self.scale[..., None]
         log_likelihood = -0.5 * residual.square().sum((-2, -1)) - 3 * (
             self.scale.log().sum() + 0.5 * self.scale.shape[-1] * math.log(2 * math.pi)
@@ -223,12 +223,12 @@ class DecodedPoseDistribution(dist.TorchDistribution):
         return LogProbEstimate(total - math.log(particles), ess, particles)
 
     def _decode_standard(self, e: Tensor) -> Tensor:
-        """Joints of standardised base coordinates `(..., d)`: the noise of a N(0, I) latent."""
+        """Joints of standardized base coordinates `(..., d)`: the noise of a N(0, I) latent."""
         loc, scale = standard_parameters(self.latent.base_dist)
         return self.decoder(self.latent.transform(loc + scale * e))
 
     def _laplace(self, target: Tensor, steps: int = 6) -> tuple[Tensor, Tensor]:
-        """Centre `(..., d)` and Cholesky factor of the precision `(..., d, d)` of `p(e | x, c)`."""
+        """Center `(..., d)` and Cholesky factor of the precision `(..., d, d)` of `p(e | x, c)`."""
         loc, scale = standard_parameters(self.latent.base_dist)
         shape = target.shape[:-2] + loc.shape[-1:]
         if self.encoder is None:
@@ -293,12 +293,12 @@ _WIDTHS = (1.0, 1.5)
 
 
 def _proposal_particles(
-    centre: Tensor, factor: Tensor, particles: int, seed: int
+    center: Tensor, factor: Tensor, particles: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Fixed low-discrepancy particles of a normal with a wider tail, with log-densities.
 
     Args:
-        centre: `(..., d)`.
+        center: `(..., d)`.
         factor: Cholesky factor of the precision, `(..., d, d)`.
         particles: Number of particles.
         seed: Of the scrambling.
@@ -306,7 +306,7 @@ def _proposal_particles(
     Returns:
         Particles `(P, ..., d)` and log-densities `(P, ...)`.
     """
-    d = centre.shape[-1]
+    d = center.shape[-1]
     points = SobolEngine(d + 1, scramble=True, seed=seed).draw(particles, dtype=torch.float64)
     wide = points[:, -1:] >= _SHARES[0]
     unit = torch.special.ndtri(points[:, :-1].clamp(1e-9, 1 - 1e-9))
@@ -318,11 +318,11 @@ def _proposal_particles(
             for share, width in zip(_SHARES, _WIDTHS, strict=True)
         ]
     ).logsumexp(0) - 0.5 * d * math.log(2 * math.pi)
-    batch = (1,) * (centre.dim() - 1)
+    batch = (1,) * (center.dim() - 1)
     moved = torch.linalg.solve_triangular(
         factor.mT,
-        unit.to(centre).reshape((particles, *batch, d)).expand(particles, *centre.shape)[..., None],
+        unit.to(center).reshape((particles, *batch, d)).expand(particles, *center.shape)[..., None],
         upper=True,
     )
-    log_q = log_unit.to(centre).reshape((particles, *batch))
-    return centre + moved[..., 0], log_q + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    log_q = log_unit.to(center).reshape((particles, *batch))
+    return center + moved[..., 0], log_q + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -1,4 +1,4 @@
-"""Distributions of diffusion models: samples by denoising in a few steps, without a density."""
+"""Diffusion models as distributions: sampled by a few denoising steps, without a density."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
             context.
         levels: Deviations of the noise `(N,)`, from the largest to the smallest; see
             `noise_levels`.
-        units: From the denoiser's vectors to joints without their root, metres, `d = 3 (J - 1)`.
+        units: From the denoiser's vectors to joints without their root, meters, `d = 3 (J - 1)`.
         to_pose: From these to poses.
         batch_shape: Batch shape of the context.
         validate_args: As in torch.
@@ -101,13 +101,13 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
         As the noise grows beyond the spread of poses this becomes the mean of the distribution, for
         one call of the denoiser.
         """
-        return self.to_pose(self._centre()).expand(self.batch_shape + self.event_shape)
+        return self.to_pose(self._center()).expand(self.batch_shape + self.event_shape)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Poses `sample_shape + batch_shape + (J, 3)`, differentiable in the denoiser."""
         shape = torch.Size(sample_shape) + self.batch_shape + (self.size,)
         noise = torch.randn(shape, dtype=self.levels.dtype, device=self.levels.device)
-        return self.to_pose(self._denoise(self._centre() + self.levels[0] * noise))
+        return self.to_pose(self._denoise(self._center() + self.levels[0] * noise))
 
     def hypotheses(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Samples, without gradients: hypotheses are not separate from samples here.
@@ -128,7 +128,7 @@ class DiffusionPoseDistribution(dist.TorchDistribution):
             "score, calibration), or use a distribution whose log_prob_kind is 'exact' or 'bound'"
         )
 
-    def _centre(self) -> Tensor:
+    def _center(self) -> Tensor:
         zero = torch.zeros(
             self.batch_shape + (self.size,), dtype=self.levels.dtype, device=self.levels.device
         )

@@ -1,4 +1,4 @@
-"""The distribution of weighted draws: what sampling a posterior leaves in the hand."""
+"""Weighted samples as a distribution."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class EmpiricalDistribution(dist.TorchDistribution):
             )
         if draws.isnan().any():
             raise InputError("expected finite draws, got NaN")
-        normaliser = log_weights.logsumexp(0)
-        if not bool(normaliser.isfinite().all()):
-            where = tuple((~normaliser.isfinite()).nonzero()[0].tolist())
+        normalizer = log_weights.logsumexp(0)
+        if not bool(normalizer.isfinite().all()):
+            where = tuple((~normalizer.isfinite()).nonzero()[0].tolist())
             raise InputError(f"batch index {where}: weights are NaN, infinite or all zero")
         self.draws = draws
-        self.log_weights = log_weights - normaliser
+        self.log_weights = log_weights - normalizer
         super().__init__(batch, draws.shape[draws.ndim - event_dim :], validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False)

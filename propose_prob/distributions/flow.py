@@ -1,4 +1,4 @@
-"""Flow distributions: a base distribution moved by transforms."""
+"""Flow distributions over vectors and poses: a base distribution and a transform."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .support import InsertRoot, RootRelative
 class FlowDistribution(dist.TransformedDistribution):
     """Density of `T(z)`, `z ~ base`, with everything in one pass.
 
-    A torch and a Pyro distribution: usable in `pyro.sample`, plates and reparametrisation. The base
+    A torch and a Pyro distribution: usable in `pyro.sample`, plates and reparametrization. The base
     may depend on parameters and on the context; it is expanded over the context's batch, so that
     samples of different contexts are independent.
 
@@ -85,7 +85,7 @@ class FlowDistribution(dist.TransformedDistribution):
         """Exact mode, of shape `batch_shape + event_shape` (ProHMR, eq. 4).
 
         Raises:
-            NotImplementedError: If the log-determinant is not constant; then the decoded centre of
+            NotImplementedError: If the log-determinant is not constant; then the decoded center of
                 the base is `centre`, and the mode needs `inference.map_estimate`.
         """
         if not self.constant_ladj:
@@ -93,10 +93,10 @@ class FlowDistribution(dist.TransformedDistribution):
                 "this flow's log-determinant depends on the value, so its mode has no closed form; "
                 "use .centre (image of the base's mode) or a numerical MAP estimate"
             )
-        return self.centre
+        return self.center
 
     @property
-    def centre(self) -> Tensor:
+    def center(self) -> Tensor:
         """Image of the base's mode, `batch_shape + event_shape`; see `mode` for when it is one."""
         return self.transform(self.base_dist.mode)
 
@@ -158,7 +158,7 @@ def _kl_flow_flow(p: FlowDistribution, q: FlowDistribution) -> Tensor:
     return kl_divergence(p.base_dist, q.base_dist)
 
 
-def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
+def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent[Normal]:
     """Normal distribution of vectors with independent elements; `loc` and `scale` are `(..., d)`.
 
     Example:
@@ -344,22 +344,22 @@ class PoseFlowDistribution(dist.TransformedDistribution):
         return self.to_pose(self.flow.mode)
 
     @property
-    def centre(self) -> Tensor:
+    def center(self) -> Tensor:
         """Image of the base's mode, `batch_shape + event_shape`; see `mode` for when it is one."""
-        return self.to_pose(self.flow.centre)
+        return self.to_pose(self.flow.center)
 
     @property
     def point_estimate(self) -> Tensor:
-        """The distribution's deterministic estimate: its mode where that is known, else its centre.
+        """The distribution's deterministic estimate: its mode where that is known, else its center.
 
         Of shape `batch_shape + event_shape`.
         """
-        return self.centre
+        return self.center
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Exact log-density `sample_shape + batch_shape` of poses, nats.
 
-        Of joints: density per metre in each of the 3 (J - 1) coordinates, the root row is ignored.
+        Of joints: density per meter in each of the 3 (J - 1) coordinates, the root row is ignored.
         Of rotations: density in R^(6K), over all numbers and not only over rotation matrices.
         """
         if self._validate_args:

@@ -1,4 +1,4 @@
-"""Jacobians of maps with few inputs and many outputs, by forward-mode derivatives."""
+"""Forward-mode Jacobians of maps with few inputs and many outputs."""
 
 from __future__ import annotations
 

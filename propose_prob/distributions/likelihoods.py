@@ -1,7 +1,7 @@
-"""Likelihoods of observed points: keypoints in an image, joints in space, or any other vectors.
+"""Likelihoods of observed points, joints and silhouettes.
 
 They are distributions like all others, and besides offer what Gauss-Newton methods need:
-standardised residuals, and the weights with which a robust kernel is solved as a sequence of least
+standardized residuals, and the weights with which a robust kernel is solved as a sequence of least
 squares.
 """
 
@@ -34,15 +34,15 @@ Kernel = Literal["gaussian", "student_t", "geman_mcclure"]
 class PointLikelihood(dist.TorchDistribution):
     r"""Distribution of J observed points, given where they should be; each has its own error.
 
-    With the standardised residual `r_j = confidence_j (value_j - points_j) / scale_j`, so that
+    With the standardized residual `r_j = confidence_j (value_j - points_j) / scale_j`, so that
     `scale / confidence` is a point's standard deviation, the log-density is the sum over points of
 
     * `gaussian`: an isotropic normal distribution;
     * `student_t`: an isotropic multivariate Student-t distribution, `dof` degrees of freedom,
-      normalised;
+      normalized;
     * `geman_mcclure`: :math:`-\frac12 \tau^2 |r|^2 / (\tau^2 + |r|^2)` with `threshold`
       :math:`\tau`: a normal distribution's exponent near 0 that no outlier can push beyond
-      :math:`\tau^2 / 2`. It has no normalisation: `log_prob_kind` is `"unnormalised"` and it cannot
+      :math:`\tau^2 / 2`. It has no normalization: `log_prob_kind` is `"unnormalised"` and it cannot
       be sampled.
 
     A point with confidence 0, or whose observed value is NaN, is missing: it contributes nothing to
@@ -166,7 +166,7 @@ class PointLikelihood(dist.TorchDistribution):
         Raises:
             InputError: If the value does not have the event's shape.
         """
-        residual, seen = self._standardised(value)
+        residual, seen = self._standardized(value)
         square = residual.square().sum(-1)
         dims = self.event_shape[-1]
         if self.kind == "geman_mcclure":
@@ -188,12 +188,12 @@ class PointLikelihood(dist.TorchDistribution):
         return torch.where(seen, exponent - dims * log_width, 0).sum(-1)
 
     def residuals(self, value: Tensor) -> Tensor:
-        """Standardised residuals `(..., J D)`; zero where a point is missing.
+        """Standardized residuals `(..., J D)`; zero where a point is missing.
 
         With fixed `weights`, half the weighted sum of their squares has the gradient of
         `-log_prob`.
         """
-        return self._standardised(value)[0].flatten(-2)
+        return self._standardized(value)[0].flatten(-2)
 
     def weights(self, residuals: Tensor) -> Tensor:
         """Weights of the squares `(..., J D)` that a reweighted least-squares step uses.
@@ -215,11 +215,11 @@ class PointLikelihood(dist.TorchDistribution):
         """Observations `sample_shape + batch_shape + (J, D)`; NaN where confidence is 0.
 
         Raises:
-            NotImplementedError: For `geman_mcclure`, which is no normalised distribution.
+            NotImplementedError: For `geman_mcclure`, which is no normalized distribution.
         """
         if self.kind == "geman_mcclure":
             raise NotImplementedError(
-                "the Geman-McClure kernel has no normalisation, so nothing can be sampled from it; "
+                "the Geman-McClure kernel has no normalization, so nothing can be sampled from it; "
                 "use kind='student_t' for a robust distribution that can"
             )
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -230,7 +230,7 @@ class PointLikelihood(dist.TorchDistribution):
         width = torch.where(self.confidence > 0, self.scale / self.confidence, torch.nan)
         return self.points + width[..., None] * noise
 
-    def _standardised(self, value: Tensor) -> tuple[Tensor, Tensor]:
+    def _standardized(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Residuals `(..., J, D)` and which points `(..., J)` are seen."""
         if value.shape[-2:] != self.event_shape:
             raise InputError(
@@ -286,9 +286,9 @@ class JointLikelihood(PointLikelihood):
     """Distribution of observed 3D joints `(J, 3)`: markers, a depth camera, another frame's pose.
 
     Args:
-        joints: Where the joints are, `(..., J, 3)`, metres.
+        joints: Where the joints are, `(..., J, 3)`, meters.
         confidence: `(..., J)`; 0 means not known. A boolean mask serves as well.
-        scale: Standard deviation of a joint's coordinates at confidence 1, metres.
+        scale: Standard deviation of a joint's coordinates at confidence 1, meters.
         kind: Which kernel.
         dof: Degrees of freedom of `student_t`.
         threshold: Of `geman_mcclure`, in standard deviations.
@@ -342,7 +342,7 @@ class SilhouetteLikelihood(dist.TorchDistribution):
     and points outside the silhouette take their share of the mass where no pixel is. It needs no
     renderer, and its gradient reaches points far from the silhouette's border.
 
-    Neighbouring pixels are no independent evidence: M says how much the silhouette weighs, and
+    Neighboring pixels are no independent evidence: M says how much the silhouette weighs, and
     some hundred pixels of `silhouette_pixels` are enough. Choose `scale` no smaller than the gaps
     between the projected points.
 

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians over poses: several guesses, each with its own spread."""
+"""Gaussian mixtures over poses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .flow import VectorToJoints, diagonal_normal
 class PoseMixtureDistribution(dist.TransformedDistribution):
     """Exact distribution of a pose as a mixture of diagonal Gaussian kernels over its joints.
 
-    The event is `(J, 3)`: root-relative joints in metres, camera axes; the root row is zero and
+    The event is `(J, 3)`: root-relative joints in meters, camera axes; the root row is zero and
     carries no density. Which kernel a sample comes from is a discrete choice, so samples carry no
     gradient: there is no `rsample`.
 
@@ -25,7 +25,7 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
 
     Args:
         logits: Unnormalised log-weights of the kernels, `(..., K)`.
-        loc: Means `(..., K, 3 (J - 1))` of the joints without their root, metres.
+        loc: Means `(..., K, 3 (J - 1))` of the joints without their root, meters.
         scale: Standard deviations, same shape.
         to_pose: From the kernels' vectors to poses.
         validate_args: As in torch.
@@ -68,7 +68,7 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
 
     @property
     def kernel_means(self) -> Tensor:
-        """Poses at the kernels' centres, `(K,) + batch_shape + (J, 3)`.
+        """Poses at the kernels' centers, `(K,) + batch_shape + (J, 3)`.
 
         What Li and Lee (CVPR 2019) publish as hypotheses and take the best of.
         """
@@ -106,7 +106,7 @@ class PoseMixtureDistribution(dist.TransformedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Exact log-density of poses `(..., J, 3)`, root row ignored, `sample_shape + batch_shape`.
 
-        Nats, density per metre in each of the 3 (J - 1) coordinates.
+        Nats, density per meter in each of the 3 (J - 1) coordinates.
         """
         if self._validate_args:
             self._validate_sample(value)

@@ -1,4 +1,4 @@
-"""The distribution of a function of a random pose: samples without a density."""
+"""Pushforward distributions: a function of a random pose, without a density."""
 
 from __future__ import annotations
 

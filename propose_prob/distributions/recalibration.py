@@ -1,4 +1,4 @@
-"""Recalibrated distributions: the spread about a distribution's own centre, scaled joint by joint.
+"""Recalibrated distributions: deviations from the center scaled joint by joint.
 
 Latents of a decoded distribution belong to no joint, so a temperature on its base cannot widen an
 arm alone. An affine map of the pose can: ``x = c + T (y - c)``, one matrix for each joint that has
@@ -48,13 +48,13 @@ def point_estimate_of(distribution: Any) -> Tensor:
 
 
 class RecalibratedDistribution(dist.TorchDistribution):
-    r"""A distribution over poses whose spread about its centre is scaled for each joint.
+    r"""A distribution over poses whose spread about its center is scaled for each joint.
 
     .. math:: x_j = c_j + T_j (y_j - c_j), \quad T_j = a_j (I - u_j u_j^T) + d_j u_j u_j^T, \quad
         \log p_T(x) = \log p(c + T^{-1} (x - c)) - \sum_j (2 \log a_j + \log d_j)
 
     for `y` of distribution `p`: across the line of sight `u` spread is scaled by `a`, along it by
-    `d`. The centre is the base distribution's point estimate (its mode where it has none) and stays
+    `d`. The center is the base distribution's point estimate (its mode where it has none) and stays
     where it is.
 
     Args:
@@ -62,7 +62,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         temperature: `a`, of shape `(..., J)`, positive; a root without a density is left alone.
         depth: `d`, of shape `(..., J)`, positive; left out, it is `a`.
         ray: `u`, unit vectors `(..., J, 3)`; left out, the camera's axis z.
-        centre: `c`, `(..., J, 3)`, where it has been computed already.
+        center: `c`, `(..., J, 3)`, where it has been computed already.
         validate_args: As in torch.
 
     Raises:
@@ -89,7 +89,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         *,
         depth: Tensor | None = None,
         ray: Tensor | None = None,
-        centre: Tensor | None = None,
+        center: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         if len(base.event_shape) != 2 or base.event_shape[-1] != 3:
@@ -115,13 +115,13 @@ class RecalibratedDistribution(dist.TorchDistribution):
         self.temperature = temperature.expand(*batch, joints)
         self.depth = depth.expand(*batch, joints)
         self.ray = ray.expand(*batch, joints, 3)
-        if centre is None:
-            centre = point_estimate_of(self.base_distribution)
-        elif centre.shape[-2:] != base.event_shape:
+        if center is None:
+            center = point_estimate_of(self.base_distribution)
+        elif center.shape[-2:] != base.event_shape:
             raise InputError(
-                f"expected centre of shape (..., {joints}, 3), got {tuple(centre.shape)}"
+                f"expected center of shape (..., {joints}, 3), got {tuple(center.shape)}"
             )
-        self.centre: Tensor = centre.expand(batch + base.event_shape)
+        self.center: Tensor = center.expand(batch + base.event_shape)
         super().__init__(batch, base.event_shape, validate_args=validate_args)
 
     def expand(
@@ -136,7 +136,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         new.temperature = self.temperature.expand(*batch, self.event_shape[0])
         new.depth = self.depth.expand(*batch, self.event_shape[0])
         new.ray = self.ray.expand(batch + self.event_shape)
-        new.centre = self.centre.expand(batch + self.event_shape)
+        new.center = self.center.expand(batch + self.event_shape)
         Distribution.__init__(new, batch, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -181,7 +181,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
     @property
     def point_estimate(self) -> Tensor:
         """The base's, `batch_shape + (J, 3)`: the center that deviations are scaled about."""
-        return self.centre
+        return self.center
 
     @property
     def mode(self) -> Tensor:
@@ -212,7 +212,7 @@ class RecalibratedDistribution(dist.TorchDistribution):
         """`log_prob` with its effective sample size, for a base that estimates its density.
 
         Args:
-            value: Poses, `sample_shape + batch_shape + (J, 3)`, metres.
+            value: Poses, `sample_shape + batch_shape + (J, 3)`, meters.
             num_particles: Overrides the distribution's.
             noise_seed: Overrides the distribution's.
         """
@@ -227,12 +227,12 @@ class RecalibratedDistribution(dist.TorchDistribution):
 
     def moved(self, value: Tensor) -> Tensor:
         """Poses `(..., J, 3)` of the base distribution as this distribution has them: the map."""
-        return self.centre + self._scaled(value - self.centre, self.temperature, self.depth)
+        return self.center + self._scaled(value - self.center, self.temperature, self.depth)
 
     def without(self, value: Tensor) -> Tensor:
         """Poses `(..., J, 3)` of this distribution as the base has them: the inverse map."""
-        gap = self._scaled(value - self.centre, 1 / self.temperature, 1 / self.depth)
-        return self.centre + gap
+        gap = self._scaled(value - self.center, 1 / self.temperature, 1 / self.depth)
+        return self.center + gap
 
     @property
     def stretch(self) -> Tensor:
@@ -270,9 +270,6 @@ class BaseRecalibration(nn.Module):
     and too unsure of clear ones is put right, and how badly the mode reprojects onto the keypoints,
     a guess of the detector's noise (in log). Density and mode stay exact, and the mode where it is.
 
-    Attributes:
-        enabled: Set to False to get distributions as they were trained.
-
     Example:
         >>> BaseRecalibration().fitted
         False
@@ -288,7 +285,6 @@ class BaseRecalibration(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enabled = True
         self.register_buffer("log_temperature", torch.zeros(()))
         self.register_buffer("slopes", torch.zeros(len(self.FEATURES)))
 
@@ -300,14 +296,11 @@ class BaseRecalibration(nn.Module):
     @property
     def fitted(self) -> bool:
         """Whether anything differs from the identity."""
-        return bool(self.log_temperature.any() or self.slopes.any())
-
-    @property
-    def active(self) -> bool:
-        """Whether distributions are changed: fitted and `enabled`."""
         # An exported program cannot branch on numbers; unfitted ones leave the distribution as it
         # is.
-        return self.enabled and (torch.compiler.is_compiling() or self.fitted)
+        if torch.compiler.is_compiling():
+            return True
+        return bool(self.log_temperature.any() or self.slopes.any())
 
     def forward(self, distribution: PoseFlowDistribution, features: Tensor) -> PoseFlowDistribution:
         """The recalibrated distribution.
@@ -403,9 +396,6 @@ class Recalibration(nn.Module):
             `joint_groups`.
         parents: Parent of each joint, -1 for the root; without it builds cannot be told apart.
 
-    Attributes:
-        enabled: Set to False to get distributions as they were trained.
-
     Raises:
         InputError: If a joint is in no group or in two, or has no parent.
 
@@ -449,7 +439,6 @@ class Recalibration(nn.Module):
             raise InputError(f"expected each joint of 0..{joints - 1} in one group, got {groups}")
         if parents is not None and len(parents) != joints:
             raise InputError(f"expected {joints} parents, one of each joint, got {len(parents)}")
-        self.enabled = True
         self.parents = None if parents is None else tuple(parents)
         group_of = torch.empty(joints, dtype=torch.long)
         for number, group in enumerate(groups):
@@ -488,7 +477,7 @@ class Recalibration(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> Any:
-        """Recalibrate a distribution; unchanged if nothing is fitted or this is not `enabled`.
+        """Recalibrate a distribution; unchanged if nothing is fitted.
 
         Args:
             distribution: Distribution of the poses given the evidence, event shape `(J, 3)`.
@@ -497,18 +486,18 @@ class Recalibration(nn.Module):
             focal: As the model was given it.
             center: As the model was given it.
         """
-        if not (self.enabled and self.fitted):
+        if not self.fitted:
             return distribution
         distribution = self.with_noise(distribution)
-        centre = point_estimate_of(distribution)
-        reading = self.read(centre, p2d, confidence, focal=focal, center=center)
+        estimate = point_estimate_of(distribution)
+        reading = self.read(estimate, p2d, confidence, focal=focal, center=center)
         across, along = self.factors(reading.features)
         return RecalibratedDistribution(
             distribution,
             across.to(p2d.dtype),
             depth=along.to(p2d.dtype),
             ray=reading.ray,
-            centre=centre,
+            center=estimate,
         )
 
     def factors(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -573,7 +562,7 @@ class Recalibration(nn.Module):
         the poses nearest to it.
 
         Args:
-            poses: `(N, J, 3)`, any axes, metres.
+            poses: `(N, J, 3)`, any axes, meters.
             count: Most builds to tell apart.
             tolerance: Root mean square difference of log lengths within one build.
 
@@ -673,7 +662,7 @@ def reprojection_residual_and_rays(
     """How well poses explain the 2D, and along which line each joint is seen.
 
     Args:
-        point: Root-relative poses `(..., J, 3)`, metres, camera axes.
+        point: Root-relative poses `(..., J, 3)`, meters, camera axes.
         p2d: Keypoints `(..., J, 2)`.
         visible: `(..., J)` booleans.
         focal: In the unit of `p2d`, where it is known.
@@ -698,7 +687,7 @@ def reprojection_residual_and_rays(
     ray = torch.zeros_like(point)
     ray[..., 2] = 1
 
-    def centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    def centered(x: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.where(seen, x, 0).sum(-2, keepdim=True) / count
         return torch.where(seen, x - mean, 0), mean
 
@@ -706,7 +695,7 @@ def reprojection_residual_and_rays(
         focal = torch.as_tensor(focal, dtype=p2d.dtype, device=p2d.device)[..., None, None]
         middle = torch.as_tensor(center, dtype=p2d.dtype, device=p2d.device)[..., None, :]
         p2d = (p2d - middle) / focal
-    image, mean = centred(p2d)
+    image, mean = centered(p2d)
     size = (image.square().sum((-2, -1), keepdim=True) / count).sqrt()
     # A person all of whose joints lie in one place tells nothing: the largest residual.
     flat = size <= 1e-6 * (1 + mean.abs().amax((-2, -1), keepdim=True))
@@ -719,7 +708,7 @@ def reprojection_residual_and_rays(
         ray = torch.where(known, nn.functional.normalize(placed, dim=-1), ray)
     else:
         # Far away, perspective is one scale and a shift (weak perspective).
-        flatly, _ = centred(point[..., :2])
+        flatly, _ = centered(point[..., :2])
         square = flatly.square().sum((-2, -1), keepdim=True)
         scale = (flatly * image).sum((-2, -1), keepdim=True) / square.clamp_min(1e-12)
         gap = scale * flatly - image

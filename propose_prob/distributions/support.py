@@ -1,4 +1,4 @@
-"""Where root-relative poses live, and how inference reaches them from unconstrained numbers."""
+"""Support of root-relative poses and its bijection to free coordinates."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Evaluating a model on a data set under a protocol, and several models in one table."""
+"""Evaluate models on a data set under a protocol, and compare them in one table."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,8 +57,8 @@ def evaluate(
         The report.
 
     Raises:
-        InputError: If set and protocol do not fit, the set has no valid item, or a joint that
-            counts has no true position.
+        InputError: If set and protocol do not fit, the set has no valid item, a joint that counts
+            has no true position, or a recalibration cannot be left out where the protocol says so.
 
     Example:
         >>> import propose_prob
@@ -80,40 +82,56 @@ def evaluate(
     )
     joints = evaluated_joints(protocol, skeleton)
     evaluator = Evaluator(protocol, skeleton=skeleton)
-    own = getattr(model, "calibration", None)
-    parts = model.modules() if isinstance(model, nn.Module) else [own]
-    switches = [part for part in parts if isinstance(part, (Recalibration, BaseRecalibration))]
-    before = [switch.enabled for switch in switches]
+    conditional = conditional_of(model, recalibrated=protocol.calibrated)
     torch.manual_seed(protocol.seed)
-    try:
-        for switch in switches:
-            switch.enabled = protocol.calibrated
-        count = 0
-        for batch in data.batches(batch_size):
-            item = prepare(batch, data.skeleton, skeleton, condition, device=device)
-            if len(item):
-                _add(evaluator, model, item, joints, skeleton, gallery)
-            count += len(item)
-            if progress is not None:
-                progress(len(batch))
-    finally:
-        for switch, enabled in zip(switches, before, strict=True):
-            switch.enabled = enabled
+    count = 0
+    for batch in data.batches(batch_size):
+        item = prepare(batch, data.skeleton, skeleton, condition, device=device)
+        if len(item):
+            _add(evaluator, conditional, item, joints, skeleton, gallery)
+        count += len(item)
+        if progress is not None:
+            progress(len(batch))
     if count == 0:
         raise InputError(f"{data.name} {data.split}: expected at least one valid pose, got none")
     return evaluator.report()
 
 
+def conditional_of(model: Any, *, recalibrated: bool) -> Callable[..., Any]:
+    """A model's `conditional`, with or without what was fitted on held-out data.
+
+    Args:
+        model: Has `conditional`; one that can be recalibrated takes `recalibrated` there.
+        recalibrated: Whether its recalibration is to be applied.
+
+    Raises:
+        InputError: If the model has a recalibration that cannot be left out.
+    """
+    if recalibrated:
+        return model.conditional
+    parameters = inspect.signature(model.conditional).parameters.values()
+    if any(p.name == "recalibrated" or p.kind is p.VAR_KEYWORD for p in parameters):
+        return partial(model.conditional, recalibrated=False)
+    own = getattr(model, "calibration", None)
+    parts = model.modules() if isinstance(model, nn.Module) else [own]
+    if any(isinstance(part, (Recalibration, BaseRecalibration)) for part in parts):
+        raise InputError(
+            f"expected {type(model).__name__}.conditional to take recalibrated=False, "
+            "as the model has a recalibration"
+        )
+    return model.conditional
+
+
 def _add(
     evaluator: Evaluator,
-    model: Any,
+    conditional: Callable[..., Any],
     item: Prepared,
     joints: list[int],
     skeleton: Skeleton,
     gallery: WorstCaseTracker | None,
 ) -> None:
     protocol = evaluator.protocol
-    distribution = model.conditional(
+    distribution = conditional(
         item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
     )
     # An exact distribution has no observation noise: its samples are its hypotheses.

@@ -1,4 +1,4 @@
-"""Bones of predicted poses: equal on both sides, and equal in every sample of one person."""
+"""Bone lengths of predicted poses: symmetry, and variation over samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a data set's batch to what a model is told and what it is measured against."""
+"""Convert dataset batches to model inputs and targets under a condition."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Prepared:
         p2d: Keypoints `(B, J, 2)`, pixels; NaN where hidden or missing.
         confidence: `(B, J)`; 0 there.
         visible: `(B, J)` booleans.
-        target: True joints relative to the root, `(B, J, 3)`, metres; NaN where unknown.
+        target: True joints relative to the root, `(B, J, 3)`, meters; NaN where unknown.
         told_focal: Focal length `(B,)` as the model is told it; None for unknown.
         told_center: Principal point `(B, 2)`, likewise.
         focal: True focal length `(B,)`, pixels, for reprojection; None where the set has none.

@@ -1,4 +1,4 @@
-"""Coordinates and ranks: PIT, coverage tables, and simulation-based calibration.
+"""PIT, interval coverage and simulation-based calibration.
 
 All three ask for the rank of the truth among draws, whose distribution is uniform where the model
 is right; they differ in what is ranked. PIT ranks coordinates, one by one; simulation-based
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from .scores import check_samples
 
-__all__ = ["COVERAGE_LEVELS", "Coverage", "PITHistogram", "Ranks", "RankHistogram", "rank_among"]
+__all__ = ["COVERAGE_LEVELS", "Coverage", "PITHistogram", "RankHistogram", "Ranks", "rank_among"]
 
 COVERAGE_LEVELS: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)
 """Central intervals of a coverage table."""
@@ -202,7 +202,7 @@ class PITHistogram:
     uniform where the distribution is right: a bump in the middle means too wide, a bowl too narrow,
     a slope biased. From S samples it is the rank plus a uniform number, over S + 1, so that it is
     exactly uniform for every S (Gneiting, Balabdaoui and Raftery, "Probabilistic forecasts,
-    calibration and sharpness", JRSS B 2007; randomised as in Czado et al., Biometrics 2009).
+    calibration and sharpness", JRSS B 2007; randomized as in Czado et al., Biometrics 2009).
 
     Args:
         num_joints: J.

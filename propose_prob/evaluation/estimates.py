@@ -71,7 +71,7 @@ def coordinate_median(samples: Tensor) -> Tensor:
 def geometric_median(samples: Tensor, *, steps: int = 64, tolerance: float = 1e-7) -> Tensor:
     """The point of each joint with the least mean distance to its samples.
 
-    It minimises the joint's expected error (MPJPE) under the distribution, and turns with the pose,
+    It minimizes the joint's expected error (MPJPE) under the distribution, and turns with the pose,
     which the coordinatewise median does not. Computed by Weiszfeld's iteration with the correction
     of Vardi and Zhang, "The multivariate L1-median and associated data depth", PNAS 2000, eq.
     2.5-2.6, so that an iterate on a sample does not stop there unless it is the answer.

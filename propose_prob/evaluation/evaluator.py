@@ -1,4 +1,4 @@
-"""What an evaluation computes for each item: sums and weights, on any device."""
+"""Accumulate per-item metrics over batches into a report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
     "reprojection",
 ]
 
-_MM_PER_METRE = 1000.0
+_MM_PER_METER = 1000.0
 
 
 def evaluated_joints(protocol: Protocol, skeleton: Skeleton) -> list[int]:
@@ -87,9 +87,9 @@ def per_item_metrics(
     """Every metric that is a weighted mean over items or joints.
 
     Args:
-        samples: ``(S, B, J, 3)``, metres.
-        point: ``(B, J, 3)``, metres.
-        target: ``(B, J, 3)``, metres.
+        samples: ``(S, B, J, 3)``, meters.
+        point: ``(B, J, 3)``, meters.
+        target: ``(B, J, 3)``, meters.
         visible: ``(B, J)`` booleans.
         protocol: Says which joints count and how poses are aligned.
         skeleton: For bones; None for none.
@@ -135,22 +135,22 @@ def per_item_metrics(
         bones, pairs = _bones(protocol, skeleton)
         means["bone_symmetry"] = bone_symmetry(point, pairs)
         means["bone_variation"] = bone_variation(samples, bones)
-    means = {name: _MM_PER_METRE * value for name, value in means.items()}
-    limit = protocol.pck_threshold / _MM_PER_METRE
+    means = {name: _MM_PER_METER * value for name, value in means.items()}
+    limit = protocol.pck_threshold / _MM_PER_METER
     for name, pose in (("point", guess), ("best", best)):
         means[f"{name}_pck"] = pck(pose, truth, threshold=limit)
         means[f"{name}_auc"] = auc(pose, truth)
         means[f"{name}_cps"] = cps(procrustes(pose, truth, scale=scale), truth)
     one = torch.ones_like(distance[0])
     table = {name: (value, one) for name, value in means.items()}
-    spreads = _MM_PER_METRE * joint_spread(samples)
+    spreads = _MM_PER_METER * joint_spread(samples)
     spread, seen = spreads[:, free], visible[:, free]
     for name, mask in (("spread_seen", seen), ("spread_hidden", ~seen)):
         table[name] = ((spread * mask).sum(-1), mask.sum(-1).to(one.dtype))
     joints = {
-        "error": _MM_PER_METRE * joint_errors(point, target),
+        "error": _MM_PER_METER * joint_errors(point, target),
         "spread": spreads,
-        "energy": _MM_PER_METRE * energy.joints,
+        "energy": _MM_PER_METER * energy.joints,
     }
     return ItemMetrics(table, joints)
 
@@ -159,15 +159,15 @@ def curve(samples: Tensor, target: Tensor, protocol: Protocol) -> tuple[list[int
     """Expected MPJPE of the best of m, mm, for several m.
 
     Args:
-        samples: ``(S, B, J, 3)``, metres.
-        target: ``(B, J, 3)``, metres.
+        samples: ``(S, B, J, 3)``, meters.
+        target: ``(B, J, 3)``, meters.
         protocol: Says which joints count.
 
     Returns:
         The values of m and errors ``(K, B)``.
     """
     counted = list(protocol.counted_joints)
-    return best_of_curve(_MM_PER_METRE * mpjpe(samples[:, :, counted], target[:, counted]))
+    return best_of_curve(_MM_PER_METER * mpjpe(samples[:, :, counted], target[:, counted]))
 
 
 def _bones(protocol: Protocol, skeleton: Skeleton) -> tuple[list[Bone], list[tuple[Bone, Bone]]]:
@@ -193,7 +193,7 @@ def reprojection(
     """Mean 2D distance of all hypotheses on visible joints, and which items could be placed.
 
     Args:
-        samples: ``(S, B, J, 3)``, metres.
+        samples: ``(S, B, J, 3)``, meters.
         p2d: ``(B, J, 2)``, relative to the principal point.
         focal: One number or ``(B,)``, same unit.
         visible: ``(B, J)`` booleans.
@@ -284,10 +284,10 @@ class Evaluator:
         """Add a batch of items.
 
         Args:
-            samples: Independent draws of each item's distribution, ``(S, B, J, 3)``, metres,
+            samples: Independent draws of each item's distribution, ``(S, B, J, 3)``, meters,
                 root-relative. None of them may be the mode or the point estimate.
-            point: Deterministic estimate, ``(B, J, 3)``, metres, root-relative.
-            target: True poses, ``(B, J, 3)``, metres, root-relative.
+            point: Deterministic estimate, ``(B, J, 3)``, meters, root-relative.
+            target: True poses, ``(B, J, 3)``, meters, root-relative.
             visible: Joints whose 2D the distribution was given, ``(B, J)`` booleans.
             p2d: The 2D pose as given to the distribution, ``(B, J, 2)``, relative to the principal
                 point; hidden joints may hold anything. None leaves the reprojection out.
@@ -295,7 +295,7 @@ class Evaluator:
             group: A label per item, for the mean over actions (or what the protocol groups by).
             sequence: Label of each item's sequence, for errors over time.
             frame: Frame number of each item in its sequence, ``(B,)`` integers.
-            log_prob: Log-density of the true poses, ``(B,)``, nats, metres.
+            log_prob: Log-density of the true poses, ``(B,)``, nats, meters.
             log_prob_kind: What that is, as the distribution says; see `Report.density`.
 
         Raises:
@@ -374,8 +374,8 @@ class Evaluator:
             self._total.metrics(),
             spearman=sharpness.spearman,
             ause=sharpness.ause,
-            velocity=_MM_PER_METRE * motion.velocity,
-            acceleration=_MM_PER_METRE * motion.acceleration,
+            velocity=_MM_PER_METER * motion.velocity,
+            acceleration=_MM_PER_METER * motion.acceleration,
         )
 
     def merge(self, other: Evaluator) -> None:

@@ -1,4 +1,4 @@
-"""Factors of a recalibration from samples and truths, by proper scores."""
+"""Fit recalibrations on held-out data by proper scores."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..distributions.recalibration import (
 )
 from ..errors import InputError
 from ..geometry.skeletons import H36M_17, Skeleton
+from .benchmark import conditional_of
 from .calibration import CalibrationCurve
 from .conditions import Condition, Prepared, prepare
 from .metrics import mpjpe
@@ -45,7 +46,7 @@ class Draws:
 
     Attributes:
         name: The condition in words.
-        samples: Relative to each distribution's centre, `(S, N, J, 3)`, metres.
+        samples: Relative to each distribution's center, `(S, N, J, 3)`, meters.
         target: True poses, likewise, `(N, J, 3)`; NaN where unknown.
         reading: What a recalibration reads about each.
         root: Index of the root joint.
@@ -118,10 +119,10 @@ def _least(
 ) -> tuple[Tensor, Tensor]:
     """Logs of the groups' factors and slopes of least score, from where they are."""
     log, slopes = (start.detach().clone().requires_grad_() for start in (log, slopes))
-    optimiser = torch.optim.LBFGS([log, slopes], max_iter=50, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([log, slopes], max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         factor = (log[group] + features @ slopes).exp()
         gap = factor.square() * terms.square - 2 * factor * terms.product + terms.truth
         # The score's second term is linear in the factor: half the mean distance of pairs.
@@ -131,7 +132,7 @@ def _least(
         value.backward()
         return value
 
-    optimiser.step(loss)
+    optimizer.step(loss)
     return log.detach(), slopes.detach()
 
 
@@ -176,8 +177,8 @@ def recalibrate_base(
     """Fit a `BaseRecalibration` on held-out data.
 
     Only a width is fitted, so the score is of widths: the CRPS of a joint's distance from the
-    distribution's centre (the joints of the mode, which no temperature moves). It is proper for the
-    distribution of that distance, whatever the bias of the centre. It is computed at a few
+    distribution's center (the joints of the mode, which no temperature moves). It is proper for the
+    distribution of that distance, whatever the bias of the center. It is computed at a few
     temperatures with the same random numbers and divided by the mean distance at temperature 1, so
     that a wrist of a noisy person counts as much as a hip of a clear one; the mean over joints is a
     smooth function of each input's log temperature. The temperature's dependence on the evidence is
@@ -187,7 +188,7 @@ def recalibrate_base(
         model: Has `conditional` over poses `(J, 3)`, distributions of joints of a posed body
             (`propose_prob.models.ProHMRJoints`).
         inner: The body model behind it, with a `BaseRecalibration` as `calibration`, whose numbers
-            are replaced, and `told`, which gives its features.
+            are replaced, and `recalibration_features`.
         val: Held-out sets with intrinsics, never test data.
         skeleton: Joint set of the poses.
         samples: Samples of each item at each temperature.
@@ -237,7 +238,7 @@ def _scores(
     """Relative scores `(K, B)` at the temperatures, and features `(B, F)`."""
     free = [j for j in range(item.target.shape[1]) if bool(item.target[:, j].any())]
     item = replace(item, target=item.target[:, free])
-    calibration, told = inner.calibration, inner.told
+    calibration = inner.calibration
 
     def draw(log: float) -> tuple[Tensor, Any]:
         calibration.log_temperature.fill_(log)
@@ -258,14 +259,16 @@ def _scores(
         unit = plain[..., 0].mean(0).clamp_min(1e-6)
         drawn = (_distance(draw(log)[0], centre) for log in _LOGS)
         rows = [(crps(distance, true)[..., 0] / unit).mean(-1) for distance in drawn]
-        features = told(item.p2d, item.confidence, focal=item.told_focal, center=item.told_center)
+        features = inner.recalibration_features(
+            item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
+        )
     finally:
         calibration.reset()
     return torch.stack(rows), features
 
 
 def _distance(poses: Tensor, centre: Tensor) -> Tensor:
-    """Distances of joints `(..., J, 3)` from a centre, three times over: as coordinates have it."""
+    """Distances of joints `(..., J, 3)` from a center, three times over: as coordinates have it."""
     return torch.linalg.vector_norm(poses - centre, dim=-1, keepdim=True).expand(poses.shape)
 
 
@@ -273,18 +276,18 @@ def _fit(calibration: BaseRecalibration, weights: Tensor, features: Tensor) -> N
     """Least mean of the polynomials with coefficients `(K, N)`, by L-BFGS."""
     log = torch.zeros((), dtype=torch.float64, requires_grad=True)
     slopes = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log, slopes], max_iter=60, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([log, slopes], max_iter=60, line_search_fn="strong_wolfe")
     powers = torch.arange(len(weights), dtype=torch.float64)[:, None]
 
     def loss() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         place = (log + features @ slopes).clamp(_LOGS[0], _LOGS[-1])
         value = (weights * place.pow(powers)).sum(0).mean() + _RIDGE * slopes.square().sum()
         value.backward()
         return value
 
     with torch.enable_grad():
-        optimiser.step(loss)
+        optimizer.step(loss)
     calibration.log_temperature.copy_(log.detach())
     calibration.slopes.copy_(slopes.detach())
 
@@ -300,7 +303,7 @@ class RecalibratedModel(nn.Module):
 
     Args:
         model: Has `conditional` over poses `(J, 3)`.
-        calibration: What was fitted; `calibration.enabled = False` switches it off.
+        calibration: What was fitted.
 
     Example:
         >>> from propose_prob.distributions.recalibration import joint_groups
@@ -324,10 +327,13 @@ class RecalibratedModel(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> Any:
         """The model's distribution, recalibrated; arguments and errors are the model's."""
         conditional: Any = self.model.conditional
         distribution = conditional(p2d, confidence, focal=focal, center=center)
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
@@ -361,7 +367,7 @@ class RecalibrationReport:
         before: Scores under each condition, before.
         after: The same, after.
         nll: Negative log-density per coordinate of the observation noise's pairs, nats with
-            metres, before and after; None where the noise was not fitted.
+            meters, before and after; None where the noise was not fitted.
 
     Example:
         >>> import propose_prob
@@ -398,7 +404,7 @@ class RecalibrationReport:
             )
         if self.nll is not None:
             lines.append(
-                f"negative log-density, nats per coordinate (metres): {self.nll[0]:.3f} > "
+                f"negative log-density, nats per coordinate (meters): {self.nll[0]:.3f} > "
                 f"{self.nll[1]:.3f}, observation noise times "
                 f"{float(self.calibration.log_noise.exp()):.2f}"
             )
@@ -422,7 +428,7 @@ def recalibrate(
     """Fit the spread of a model's distributions on held-out data by proper scores.
 
     First the observation noise of a `DecodedPoseDistribution`, by the density of true poses
-    (golden-section search): the only score that sees a few millimetres. Then the factors of joint
+    (golden-section search): the only score that sees a few millimeters. Then the factors of joint
     groups and their slopes, across the line of sight by the energy score of each joint's two
     coordinates there, along it by that of its depth (the CRPS), each divided by half the mean
     distance of its samples: a weight that depends on the evidence alone keeps a score proper, and
@@ -438,7 +444,7 @@ def recalibrate(
             `Recalibration`, the numbers are put there, to be stored with the weights.
         val: Held-out sets, never test data.
         skeleton: The model's joint set.
-        familiar: Poses of the performers trained on, `(N, J, 3)`, metres, any axes: their bone
+        familiar: Poses of the performers trained on, `(N, J, 3)`, meters, any axes: their bone
             lengths tell strange builds. Left out, builds are not told apart.
         samples: Samples for each item.
         hidden: Numbers of random joints to hide.
@@ -482,23 +488,19 @@ def recalibrate(
     fitted.reset()
     if familiar is not None:
         fitted.learn_builds(familiar)
-    fitted.enabled = False
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            few = [replace(run, batch_size=_NOISE_BATCH) for run in runs]
-            nll = _fit_noise(fitted, few, noise_pairs)
-            draws = []
-            for run in runs:
-                if progress is not None:
-                    progress(run.name)
-                draws.append(_draw(run, fitted, samples))
-            before = {draw.name: _honesty(draw, None) for draw in draws}
-            with torch.enable_grad():
-                fit_factors(fitted, draws)
-            after = {draw.name: _honesty(draw, fitted) for draw in draws}
-    finally:
-        fitted.enabled = True
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        few = [replace(run, batch_size=_NOISE_BATCH) for run in runs]
+        nll = _fit_noise(fitted, few, noise_pairs)
+        draws = []
+        for run in runs:
+            if progress is not None:
+                progress(run.name)
+            draws.append(_draw(run, fitted, samples))
+        before = {draw.name: _honesty(draw, None) for draw in draws}
+        with torch.enable_grad():
+            fit_factors(fitted, draws)
+        after = {draw.name: _honesty(draw, fitted) for draw in draws}
     return RecalibrationReport(result, fitted, samples, before, after, nll)
 
 
@@ -518,7 +520,8 @@ class _Evaluation:
         return f"{self.data.split} {self.data.keypoints}, {self.condition.describe()}"
 
     def distribution(self, item: Prepared) -> Any:
-        return self.model.conditional(
+        conditional = conditional_of(self.model, recalibrated=False)
+        return conditional(
             item.p2d, item.confidence, focal=item.told_focal, center=item.told_center
         )
 
@@ -573,7 +576,7 @@ def _fit_noise(
     """Golden-section search of the observation noise's factor by the density of true poses."""
     chosen: list[tuple[Any, Tensor]] = []
     for run in runs:
-        # Small batches from all over the set: neighbouring frames tell the same.
+        # Small batches from all over the set: neighboring frames tell the same.
         items = [item for item in run.items() if bool(item.target.isfinite().all())]
         wanted = -(-pairs // (len(runs) * _NOISE_BATCH))
         for item in items[:: max(1, len(items) // wanted)][:wanted]:

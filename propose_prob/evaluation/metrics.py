@@ -1,4 +1,4 @@
-"""Errors of 3D poses: MPJPE and its aligned variants, PCK, AUC, CPS, the best of many hypotheses.
+"""Errors of 3D poses (MPJPE and variants, PCK, AUC, CPS, best of many) and the table of metrics.
 
 Every function takes ``(..., J, 3)`` tensors that broadcast against each other, so ``(S, B, J, 3)``
 hypotheses can be compared with a ``(B, J, 3)`` target. Lengths come out in the unit they came in.
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 AUC_THRESHOLDS: tuple[float, ...] = tuple(i / 200 for i in range(31))
-"""The 31 thresholds 0, 5, ..., 150 mm of MPI-INF-3DHP's AUC, in metres."""
+"""The 31 thresholds 0, 5, ..., 150 mm of MPI-INF-3DHP's AUC, in meters."""
 
 _POSES_PER_CHUNK = 1 << 16
 _CPS_STEPS = 300
@@ -216,9 +216,9 @@ def auc(
     supervision", 3DV 2017, with the thresholds of their ``mpii_compute_3d_pck.m``.
 
     Args:
-        pred: Predicted joints, ``(..., J, 3)``, metres with the default thresholds.
+        pred: Predicted joints, ``(..., J, 3)``, meters with the default thresholds.
         target: True joints, broadcastable to ``pred``, same unit.
-        thresholds: Thresholds, same unit; 0, 5, ..., 150 mm in metres by default.
+        thresholds: Thresholds, same unit; 0, 5, ..., 150 mm in meters by default.
         mask: Joints that count, ``(..., J)`` booleans; all of them by default.
 
     Returns:
@@ -254,8 +254,8 @@ def cps(pred: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
     estimation with normalizing flows", ICCV 2021.
 
     Args:
-        pred: Predicted joints, ``(..., J, 3)``, **metres**.
-        target: True joints, broadcastable to ``pred``, metres.
+        pred: Predicted joints, ``(..., J, 3)``, **meters**.
+        target: True joints, broadcastable to ``pred``, meters.
         mask: Joints that count, ``(..., J)`` booleans; all of them by default.
 
     Returns:
@@ -429,7 +429,7 @@ METRICS: Mapping[str, Metric] = {
     "crps_x": Metric("CRPS, across (mm)"),
     "crps_y": Metric("CRPS, down (mm)"),
     "crps_z": Metric("CRPS, depth (mm)"),
-    "nll": Metric("NLL (nats per coordinate, metres)", digits=3),
+    "nll": Metric("NLL (nats per coordinate, meters)", digits=3),
     "ece": Metric("calibration error", digits=3),
     "ece_signed": Metric("  signed (+ too wide)", digits=3, signed=True),
     "ece_seen": Metric("calibration error, seen joints", digits=3),
@@ -467,7 +467,7 @@ class Metrics:
         energy_joint: Energy score of a joint's distribution, mean over counted joints, mm.
         energy_pose: Energy score of the whole pose vector's distribution, mm.
         crps_x: CRPS of each coordinate, mean over counted joints, mm; y is down, z is depth.
-        nll: Negative log-density of the truth, nats per free coordinate, metres.
+        nll: Negative log-density of the truth, nats per free coordinate, meters.
         ece: Calibration error over all joints but the root; ``ece_seen``, ``ece_hidden`` likewise.
         ece_signed: The same, signed: positive is underconfident (too wide).
         spearman: Rank correlation of spread and error of joints.

@@ -1,4 +1,4 @@
-"""What an evaluation says: the numbers under a protocol, and how both are printed."""
+"""Evaluation reports: the numbers under a protocol, as tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proper scores and spread of a distribution that is known by its samples.
+"""Proper scores and standard deviations of sampled distributions.
 
 The energy score is smallest, in expectation, for the distribution that the truth was drawn from:
 unlike the best of many hypotheses it cannot be improved by a wrong spread.
@@ -80,7 +80,7 @@ def energy_scores(samples: Tensor, target: Tensor, *, mask: Tensor | None = None
         counted = None if mask is None else mask[part].bool()
         if counted is not None:
             centred = torch.where(counted[..., None], centred, 0)
-        per_joint, per_pose = _energy(centred)
+        per_joint, per_pose = energy_of(centred)
         if counted is not None:
             per_joint = torch.where(counted, per_joint, torch.nan)
             per_pose = torch.where(counted.any(-1), per_pose, torch.nan)
@@ -118,7 +118,7 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
     count = samples.shape[0]
     if count < 2:
         raise InputError(f"expected at least 2 samples (axis 0), got {count}")
-    # Centred first: the weights cancel, and so would the digits of a large common offset.
+    # Centered first: the weights cancel, and so would the digits of a large common offset.
     ordered = (samples - target).sort(dim=0).values
     rank = torch.arange(count, dtype=samples.dtype, device=samples.device)
     # Sum over pairs i < j of x_j - x_i: the k-th smallest is the larger one k times.
@@ -127,15 +127,15 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
 
 
 def nll_per_coordinate(log_prob: Tensor, num_joints: int) -> Tensor:
-    """Negative log-density of poses in nats per free coordinate, metres.
+    """Negative log-density of poses in nats per free coordinate, meters.
 
-    A density over ``3 (J - 1)`` coordinates in metres has the unit ``m^{-3 (J - 1)}``; per
-    coordinate the numbers of different joint sets can be compared. In millimetres the same
+    A density over ``3 (J - 1)`` coordinates in meters has the unit ``m^{-3 (J - 1)}``; per
+    coordinate the numbers of different joint sets can be compared. In millimeters the same
     distribution scores ``ln 1000 = 6.908`` nats more. An importance-weighted bound (`log_prob_kind
     == "bound"`) makes this an upper bound in expectation.
 
     Args:
-        log_prob: Log-densities of root-relative poses ``(...)``, nats, coordinates in metres.
+        log_prob: Log-densities of root-relative poses ``(...)``, nats, coordinates in meters.
         num_joints: J, the root included, which has no density.
 
     Returns:
@@ -201,17 +201,30 @@ def check_samples(samples: Tensor, target: Tensor, mask: Tensor | None = None) -
         )
 
 
-def _energy(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Energy scores of samples minus target, ``(S, b, J, 3) -> (b, J), (b,)``."""
-    num_samples = centred.shape[0]
-    axes_first = centred.permute(3, 0, 1, 2).contiguous()
+def energy_of(deviations: Tensor, *, smoothing: float = 0.0) -> EnergyScores:
+    """Energy scores of samples minus their target; the kernel of `energy_scores`.
+
+    Args:
+        deviations: ``(S, B, J, 3)``, ``S >= 2``, any unit.
+        smoothing: Added to squared distances, so that gradients exist where two samples agree.
+
+    Returns:
+        Scores per joint ``(B, J)`` and per pose ``(B,)``, with gradients where they are asked for.
+
+    Example:
+        >>> energy_of(torch.ones(4, 2, 17, 3)).joints.shape
+        torch.Size([2, 17])
+    """
+    num_samples = deviations.shape[0]
+    axes_first = deviations.permute(3, 0, 1, 2).contiguous()
     squared = axes_first.square().sum(0)
-    per_joint, per_pose = squared.sqrt().mean(0), squared.sum(-1).sqrt().mean(0)
+    per_joint = (squared + smoothing).sqrt().mean(0)
+    per_pose = (squared.sum(-1) + smoothing).sqrt().mean(0)
     joint_pairs, pose_pairs = torch.zeros_like(per_joint), torch.zeros_like(per_pose)
     for offset in range(1, num_samples):
-        squared = (axes_first[:, offset:] - axes_first[:, :-offset]).square_().sum(0)
-        pose_pairs += squared.sum(-1).sqrt_().sum(0)
-        joint_pairs += squared.sqrt_().sum(0)
+        squared = (axes_first[:, offset:] - axes_first[:, :-offset]).square().sum(0)
+        pose_pairs = pose_pairs + (squared.sum(-1) + smoothing).sqrt().sum(0)
+        joint_pairs = joint_pairs + (squared + smoothing).sqrt().sum(0)
     # Each unordered pair was met once: half the mean over ordered pairs is this sum over S (S - 1).
     pairs = num_samples * (num_samples - 1)
-    return per_joint - joint_pairs / pairs, per_pose - pose_pairs / pairs
+    return EnergyScores(per_joint - joint_pairs / pairs, per_pose - pose_pairs / pairs)

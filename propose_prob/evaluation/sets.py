@@ -1,4 +1,4 @@
-"""Data sets as evaluations see them: batches of 2D evidence and true poses, and how to get them."""
+"""Evaluation data sets: batches of 2D evidence and true poses."""
 
 from __future__ import annotations
 

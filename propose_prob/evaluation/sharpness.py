@@ -1,4 +1,4 @@
-"""Does a distribution know when it is wrong? Spread against error, and sparsification.
+"""Predicted width against error: rank correlation and sparsification.
 
 Rank correlation and sparsification need all items in order. A joint histogram of spread and error
 on a logarithmic grid gives both in constant memory, and histograms of processes can be added.
@@ -89,7 +89,7 @@ class SpreadErrorHistogram:
 
         Args:
             spread: What the distribution says of its own uncertainty, any shape, for instance
-                `joint_spread` in metres; not negative.
+                `joint_spread` in meters; not negative.
             error: Errors that really happened, same shape and unit.
             mask: Which of them count, same shape; all by default.
 

@@ -1,4 +1,4 @@
-"""The worst items of an evaluation, kept while it streams by."""
+"""Track the worst items of a streamed evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from .conditions import Prepared
 from .metrics import mpjpe
 
-__all__ = ["WorstCaseTracker", "WorstCase"]
+__all__ = ["WorstCase", "WorstCaseTracker"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,13 +18,13 @@ class WorstCase:
     """One item, with what the distribution said of it; all joints of the model, on the CPU.
 
     Attributes:
-        error: Error of the deterministic estimate, metres, mean over joints with a true position.
+        error: Error of the deterministic estimate, meters, mean over joints with a true position.
         best: The same of the best of all samples.
         sequence: Its sequence.
         frame: Its frame number.
         p2d: Keypoints `(J, 2)`, pixels; NaN where hidden or missing.
         visible: `(J,)` booleans.
-        point: The deterministic estimate `(J, 3)`, metres.
+        point: The deterministic estimate `(J, 3)`, meters.
         target: The true pose `(J, 3)`; NaN where unknown.
         samples: A few samples `(K, J, 3)`.
 
@@ -56,7 +56,7 @@ class WorstCase:
 class WorstCaseTracker:
     """Keeps the items of largest error of the deterministic estimate, in constant memory.
 
-    One for each sequence: neighbouring frames show the same mistake.
+    One for each sequence: neighboring frames show the same mistake.
 
     Args:
         size: How many.
@@ -86,8 +86,8 @@ class WorstCaseTracker:
 
         Args:
             item: The items.
-            samples: `(S, B, J, 3)`, metres.
-            point: `(B, J, 3)`, metres.
+            samples: `(S, B, J, 3)`, meters.
+            point: `(B, J, 3)`, meters.
         """
         known = item.target.isfinite().all(-1)
         target = torch.where(known[..., None], item.target, 0)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .rotations import nearest_rotation
 
 __all__ = ["procrustes"]
 
@@ -13,12 +14,11 @@ def procrustes(
 ) -> Tensor:
     """Move, turn and, if asked, scale each source pose onto its target.
 
-    The result minimises the weighted squared distance over proper rotations, translations and (with
+    The result minimizes the weighted squared distance over proper rotations, translations and (with
     `scale`) positive scales: a reflection is never used, however much nearer it would come (Umeyama
     1991, "Least-squares estimation of transformation parameters between two point patterns", eqs.
-    40-42). A pose of which all points lie in one place is only moved. Gradients flow through the
-    singular value decomposition, so they are undefined where two singular values of the
-    cross-covariance are equal, as for collinear points.
+    40-42). A pose of which all points lie in one place is only moved. Gradients are damped where
+    the rotation is not unique, as for collinear points.
 
     Args:
         source: Poses `(..., J, D)`, D = 2 or 3, any unit.
@@ -75,16 +75,12 @@ def procrustes(
     covariance = (share * (fitted_target - target_mean)).transpose(-1, -2) @ from_mean
     if not covariance.isfinite().all():
         raise InputError("expected finite coordinates wherever the weight is positive")
-    u, singular, vh = torch.linalg.svd(covariance)
-    handed = torch.linalg.det(u @ vh).sign()
-    signs = torch.ones_like(singular)
-    signs = torch.cat([signs[..., :-1], handed.unsqueeze(-1)], dim=-1)
-    rotation = (u * signs.unsqueeze(-2)) @ vh
+    rotation, singular = nearest_rotation(covariance)
     moved = (source - source_mean) @ rotation.transpose(-1, -2)
     if scale:
         variance = (share * from_mean.square()).sum(dim=(-2, -1))
         rounding = 4 * torch.finfo(source.dtype).eps * fitted_source.abs().amax(dim=(-2, -1))
         point = variance <= rounding.square()
-        factor = (singular * signs).sum(dim=-1) / torch.where(point, 1.0, variance)
+        factor = singular.sum(dim=-1) / torch.where(point, 1.0, variance)
         moved = moved * torch.where(point, 1.0, factor)[..., None, None]
     return moved + target_mean

@@ -1,6 +1,6 @@
 """Pinhole cameras: projection, placing a camera, and finding where a pose stands.
 
-Camera axes are x right, y down, z forward, in metres. Image coordinates are in the unit of the
+Camera axes are x right, y down, z forward, in meters. Image coordinates are in the unit of the
 focal length: pixels, or the normalized screen of `normalization.screen_normalize`, where a focal
 length in pixels is divided by half the image width.
 """
@@ -22,7 +22,7 @@ class Extrinsics(NamedTuple):
 
     Attributes:
         rotation: World axes to camera axes, `(..., 3, 3)`.
-        translation: The world's origin seen from the camera, `(..., 3)`, metres.
+        translation: The world's origin seen from the camera, `(..., 3)`, meters.
 
     Example:
         >>> camera = Extrinsics(torch.eye(3), torch.tensor([0.0, 0.0, 4.0]))
@@ -48,10 +48,10 @@ def project(
     pushed back instead of seeing NaN or a mirrored person.
 
     Args:
-        points: Points `(..., 3)` in camera axes, metres.
+        points: Points `(..., 3)` in camera axes, meters.
         focal: Focal length, a number or a tensor that broadcasts against `(..., 2)`.
         center: Principal point, likewise.
-        near: Smallest depth, metres.
+        near: Smallest depth, meters.
 
     Returns:
         Image points `(..., 2)` in the unit of `focal`, y down.
@@ -71,10 +71,10 @@ def project(
 
 
 def look_at(position: Tensor, target: Tensor, *, up: Tensor | None = None) -> Extrinsics:
-    """Place a camera at `position` so that `target` is at the centre of its image, without roll.
+    """Place a camera at `position` so that `target` is at the center of its image, without roll.
 
     Args:
-        position: The camera's place `(..., 3)` in world axes, metres.
+        position: The camera's place `(..., 3)` in world axes, meters.
         target: What it looks at `(..., 3)`; leading dimensions broadcast.
         up: The world's upward direction `(..., 3)`; z by default.
 
@@ -87,7 +87,7 @@ def look_at(position: Tensor, target: Tensor, *, up: Tensor | None = None) -> Ex
 
     Example:
         >>> camera = look_at(torch.tensor([0.0, -4.0, 1.0]), torch.tensor([0.0, 0.0, 1.0]))
-        >>> camera.apply(torch.tensor([[0.0, 0.0, 2.0]]))  # one metre above: y points down
+        >>> camera.apply(torch.tensor([[0.0, 0.0, 2.0]]))  # one meter above: y points down
         tensor([[ 0., -1.,  4.]])
     """
     if up is None:
@@ -122,7 +122,7 @@ def root_translation(
     explains, the depth found may be negative.
 
     Args:
-        p3d: Poses `(..., J, 3)` in camera axes relative to their root, metres; for instance
+        p3d: Poses `(..., J, 3)` in camera axes relative to their root, meters; for instance
             hypotheses `(S, B, J, 3)`.
         p2d: Observed joints `(..., J, 2)`; leading dimensions broadcast.
         focal: Focal length in the unit of `p2d`, a number or a tensor that broadcasts against
@@ -132,7 +132,7 @@ def root_translation(
             Others may be NaN.
 
     Returns:
-        Translations `(..., 3)`, metres: `p3d + t[..., None, :]` is the pose in camera axes.
+        Translations `(..., 3)`, meters: `p3d + t[..., None, :]` is the pose in camera axes.
 
     Raises:
         InputError: If the shapes do not fit.

@@ -1,4 +1,4 @@
-"""Normalisation of 2D poses, and its inverse."""
+"""Normalization of 2D keypoints and its inverse."""
 
 from dataclasses import dataclass
 
@@ -139,9 +139,9 @@ def visible_joints(p2d: Tensor, confidence: Tensor | None = None) -> Tensor:
 
 
 def normalize_keypoints(p2d: Tensor, confidence: Tensor | None = None) -> NormalizedKeypoints:
-    """Centre a 2D pose on its visible joints and divide it by one scale.
+    """Center a 2D pose on its visible joints and divide it by one scale.
 
-    The centre is the mean of the visible joints and the scale their root mean square distance to
+    The center is the mean of the visible joints and the scale their root mean square distance to
     it, the same for both axes, so neither the place nor the distance of the person matters.
     Differentiable in `p2d`.
 
@@ -150,7 +150,7 @@ def normalize_keypoints(p2d: Tensor, confidence: Tensor | None = None) -> Normal
         confidence: Confidence `(..., J)`; 0 where not seen.
 
     Returns:
-        The normalised pose with what undoes it (see `denormalize_keypoints`).
+        The normalized pose with what undoes it (see `denormalize_keypoints`).
 
     Raises:
         InputError: If a shape does not fit, a confidence is NaN, or a pose has fewer than two
@@ -193,17 +193,17 @@ def normalize_keypoints(p2d: Tensor, confidence: Tensor | None = None) -> Normal
     return NormalizedKeypoints(offset / scale[..., None, None], visible, center, scale)
 
 
-def denormalize_keypoints(p2d: Tensor, normalised: NormalizedKeypoints) -> Tensor:
-    """Bring normalised 2D joints back to the place and size of a pose.
+def denormalize_keypoints(p2d: Tensor, normalized: NormalizedKeypoints) -> Tensor:
+    """Bring normalized 2D joints back to the place and size of a pose.
 
     Args:
         p2d: Normalized joints `(..., J, 2)`, for instance projected hypotheses `(S, B, J, 2)`;
             leading dimensions broadcast.
-        normalised: What `normalize_keypoints` returned for batch shape `(B,)`.
+        normalized: What `normalize_keypoints` returned for batch shape `(B,)`.
 
     Returns:
         Joints in the unit that the pose had before, `(..., J, 2)`. A joint that was not visible
-        comes back at the centre.
+        comes back at the center.
 
     Raises:
         InputError: If the last dimension is not 2.
@@ -215,7 +215,7 @@ def denormalize_keypoints(p2d: Tensor, normalised: NormalizedKeypoints) -> Tenso
         True
     """
     _check_p2d(p2d)
-    return p2d * normalised.scale[..., None, None] + normalised.center.unsqueeze(-2)
+    return p2d * normalized.scale[..., None, None] + normalized.center.unsqueeze(-2)
 
 
 def _half_size(p2d: Tensor, width: float, height: float) -> Tensor:
@@ -226,9 +226,9 @@ def _half_size(p2d: Tensor, width: float, height: float) -> Tensor:
 
 
 def screen_normalize(p2d: Tensor, *, width: float, height: float) -> Tensor:
-    """Map pixels to the normalised screen.
+    """Map pixels to the normalized screen.
 
-    The image centre goes to 0 and half the width to 1, on both axes alike.
+    The image center goes to 0 and half the width to 1, on both axes alike.
 
     Args:
         p2d: Joints `(..., 2)` in pixels, y down.
@@ -251,10 +251,10 @@ def screen_normalize(p2d: Tensor, *, width: float, height: float) -> Tensor:
 
 
 def screen_denormalize(p2d: Tensor, *, width: float, height: float) -> Tensor:
-    """Map the normalised screen back to pixels; the inverse of `screen_normalize`.
+    """Map the normalized screen back to pixels; the inverse of `screen_normalize`.
 
     Args:
-        p2d: Joints `(..., 2)` on the normalised screen.
+        p2d: Joints `(..., 2)` on the normalized screen.
         width: Image width in pixels.
         height: Image height in pixels.
 

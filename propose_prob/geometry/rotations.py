@@ -1,4 +1,4 @@
-"""Rotations of joints: matrices, the 6D numbers that networks predict, axis-angle, quaternions.
+"""Rotation representations: matrices, 6D, axis-angle, quaternions.
 
 Everything takes any batch shape, keeps dtype and device, and works under `torch.func`. roma is
 imported on first use: that takes as long as importing torch.
@@ -181,6 +181,29 @@ def quaternion_from_matrix(matrix: Tensor, order: str = "wxyz") -> Tensor:
     quaternion = roma.rotmat_to_unitquat(matrix)
     quaternion = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
     return quaternion.roll(1, dims=-1) if real_first else quaternion
+
+
+def nearest_rotation(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Project matrices onto rotations: the nearest one in the Frobenius norm (Kabsch, Umeyama).
+
+    Of a cross-covariance it is the rotation of the best alignment, of a mean of rotations their
+    chordal mean.
+
+    Args:
+        matrix: `(..., n, n)`, n = 2 or 3.
+
+    Returns:
+        Proper rotations `(..., n, n)`, and the singular values `(..., n)`, the last one negative
+        where a reflection would have been nearer.
+
+    Example:
+        >>> rotation, _ = nearest_rotation(2.0 * torch.eye(3))
+        >>> torch.equal(rotation, torch.eye(3))
+        True
+    """
+    import roma
+
+    return roma.special_procrustes(matrix, return_singular_values=True)
 
 
 def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A joint set: names, tree, mirror and what each joint means."""
+"""Joint sets of data sets and detectors, and conversion between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +16,8 @@ __all__ = [
     "COCO_WHOLEBODY_133",
     "DERIVED",
     "H36M_17",
-    "HALPE_136",
     "HALPE_26",
+    "HALPE_136",
     "MEDIAPIPE_33",
     "MPII_16",
     "MPI_INF_3DHP_17",

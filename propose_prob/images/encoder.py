@@ -45,7 +45,7 @@ class ImageEncoder(nn.Module):
 
     Without `joints`, as in ProHMR: the network's pooled features, through a linear map where their
     number is not that of the context. With `joints`, the four stages' maps also give a map of
-    each joint, whose centre of mass is where the joint is seen (Sun et al., "Integral Human Pose
+    each joint, whose center of mass is where the joint is seen (Sun et al., "Integral Human Pose
     Regression", ECCV 2018); places, widths and the features found there enter the context. A
     small network that learns from few images needs this: places are learned long before poses.
 
@@ -100,7 +100,7 @@ class ImageEncoder(nn.Module):
         """Contexts and where the joints are seen.
 
         Args:
-            images: `(B, 3, H, W)`, normalised (`images.crops.normalize_image`).
+            images: `(B, 3, H, W)`, normalized (`images.crops.normalize_image`).
 
         Raises:
             InputError: As `ResNet.forward`.

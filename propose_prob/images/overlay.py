@@ -1,4 +1,4 @@
-"""A body's surface drawn over the picture that it was seen in."""
+"""Overlays of a body's surface on its photograph."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def overlay_body(
     *,
     focal: float,
     center: tuple[float, float],
-    colour: tuple[float, float, float] = (0.55, 0.75, 0.95),
+    color: tuple[float, float, float] = (0.55, 0.75, 0.95),
     alpha: float = 0.8,
 ) -> npt.NDArray[np.uint8]:
     """Draws a surface over an image, lit from the camera.
 
     Args:
         image: RGB `(H, W, 3)`.
-        vertices: Surface `(V, 3)`, metres, camera axes, in front of the camera.
+        vertices: Surface `(V, 3)`, meters, camera axes, in front of the camera.
         faces: Triangles `(F, 3)`.
         focal: Focal length, pixels.
         center: Principal point, pixels; the middle of the first pixel is at (0.5, 0.5).
-        colour: Of the surface, sRGB in 0..1.
+        color: Of the surface, sRGB in 0..1.
         alpha: How much of the image it covers where it is, 0..1.
 
     Returns:
@@ -71,7 +71,7 @@ def overlay_body(
     normal = normalize(seen.interpolate(vertex_normals(vertices, faces), faces), dim=-1)
     # From the camera, and some from above: y points down.
     bright = 0.35 + 0.5 * (-normal[:, 2]).clamp_min(0) + 0.15 * (1 - normal[:, 1]) / 2
-    painted = (bright[:, None] * vertices.new_tensor(colour)).clamp(0, 1).numpy()
+    painted = (bright[:, None] * vertices.new_tensor(color)).clamp(0, 1).numpy()
     result = image.astype(np.float32)
     hit = (seen.face >= 0).numpy()
     result[hit] += alpha * (255 * painted - result[hit])
@@ -80,7 +80,7 @@ def overlay_body(
 
 @dataclass(frozen=True, eq=False)
 class PhotoContent:
-    """What the picture of a fit to a photograph shows; metres are in camera axes.
+    """What the picture of a fit to a photograph shows; meters are in camera axes.
 
     Attributes:
         image: RGB `(H, W, 3)`, uint8.
@@ -90,9 +90,9 @@ class PhotoContent:
         focal: Focal length, pixels.
         center: Principal point, pixels.
         faces: Triangles of the body `(F, 3)`.
-        mode: Surface of the distribution's mode `(V, 3)`, metres.
-        draws: Human3.6M-17 joints of draws of the distribution `(S, 17, 3)`, metres.
-        fitted: Surface of the fit `(V, 3)`, metres.
+        mode: Surface of the distribution's mode `(V, 3)`, meters.
+        draws: Human3.6M-17 joints of draws of the distribution `(S, 17, 3)`, meters.
+        fitted: Surface of the fit `(V, 3)`, meters.
         credit: Of the photo.
     """
 

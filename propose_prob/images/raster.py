@@ -1,4 +1,4 @@
-"""Surfaces to pixels: a z-buffer in plain torch, for pictures, overlays and training images."""
+"""Rasterization of meshes by a z-buffer in plain torch."""
 
 from __future__ import annotations
 

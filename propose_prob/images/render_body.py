@@ -1,4 +1,4 @@
-"""Pictures of the open body: clothes, hair, light and shadow, by seed."""
+"""Procedural appearance of rendered bodies: clothes, hair, light and shadow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Image = npt.NDArray[np.float32]
 
 #: Samples of a pixel along each axis.
 _FINER = 2
-#: Side of the shadow map, and how far behind a surface must be to lie in shadow, metres.
+#: Side of the shadow map, and how far behind a surface must be to lie in shadow, meters.
 _SHADOW_SIZE, _SHADOW_GAP = 160, 0.03
 _TORSO, _NECK, _HEAD = (3, 6, 9, 13, 14), 12, 15
 _ARMS = ((16, 18, 20, 22), (17, 19, 21, 23))
@@ -34,7 +34,7 @@ class Light(NamedTuple):
 
     Attributes:
         direction: Towards the lamp, camera axes, unit length `(3,)`.
-        lamp: Its colour times strength `(3,)`.
+        lamp: Its color times strength `(3,)`.
         ambient: Of the light from above and from below `(2, 3)`.
         up: The world's upward direction in camera axes `(3,)`.
         shadows: Whether surfaces cast shadows.
@@ -52,14 +52,14 @@ class Look:
     """How a person is dressed.
 
     Attributes:
-        colour: Of each vertex `(V, 3)`, linear.
-        pattern: Of each vertex, how strongly the pattern changes its colour, `(V,)`.
-        thickness: How far clothes and hair stand off the skin `(V,)`, metres.
-        waves: Wave vectors of the pattern in the rest pose `(2, 3)`, radians a metre.
+        color: Of each vertex `(V, 3)`, linear.
+        pattern: Of each vertex, how strongly the pattern changes its color, `(V,)`.
+        thickness: How far clothes and hair stand off the skin `(V,)`, meters.
+        waves: Wave vectors of the pattern in the rest pose `(2, 3)`, radians a meter.
         stripes: Whether the pattern has hard edges.
     """
 
-    colour: Tensor
+    color: Tensor
     pattern: Tensor
     thickness: Tensor
     waves: Tensor
@@ -90,7 +90,7 @@ class Wardrobe:
         part, arm, leg = self.part, self.along_arm, self.along_leg
         height = self.rest[:, 1]
         skin = _between(_SKINS, rng.random())
-        colour = skin.expand(len(part), 3).clone()
+        color = skin.expand(len(part), 3).clone()
         pattern, thickness = torch.zeros(len(part)), torch.zeros(len(part))
         waist = rng.uniform(-0.03, 0.07)
         torso = _one_of(part, _TORSO) | (part == 0) | (leg < 1)
@@ -104,25 +104,25 @@ class Wardrobe:
         shoes = leg.isfinite() & (leg >= rng.choice([1.85, 2.0, 2.0, 9.0]))
         gloves = arm.isfinite() & (arm >= (1.95 if rng.random() < 0.05 else 9.0))
         for worn, thick in ((trousers, 0.012), (shirt, 0.015), (shoes, 0.012), (gloves, 0.004)):
-            colour[worn] = _cloth(rng)
+            color[worn] = _cloth(rng)
             thickness[worn] = thick * rng.random()
             pattern[worn] = rng.uniform(0.2, 0.9) if rng.random() < 0.4 else 0.0
         folds = torch.as_tensor(rng.normal(0, 25, (3, 3)), dtype=torch.float32)
         fold = (self.rest @ folds.T + torch.as_tensor(rng.uniform(0, 6, 3)).float()).sin().mean(-1)
         thickness = thickness * (1 + 0.6 * fold)
         if rng.random() < 0.93:
-            self._hair(rng, colour, thickness)
+            self._hair(rng, color, thickness)
         eyes = torch.cdist(self.rest, self.eyes).amin(1) < 0.012
-        colour[eyes] = 0.03
+        color[eyes] = 0.03
         mouth = (self.head[:, 1] + 0.04).abs() < 0.008
         mouth &= (self.head[:, 0].abs() < 0.022) & (self.head[:, 2] > 0.07) & (part == _HEAD)
-        colour[mouth] = colour[mouth] * torch.tensor([0.8, 0.45, 0.45])
+        color[mouth] = color[mouth] * torch.tensor([0.8, 0.45, 0.45])
         waves = torch.as_tensor(rng.normal(0, 1, (2, 3)), dtype=torch.float32)
         waves = normalize(waves, dim=-1) * float(rng.uniform(30, 150))
-        return Look(colour, pattern, thickness, waves, bool(rng.random() < 0.5))
+        return Look(color, pattern, thickness, waves, bool(rng.random() < 0.5))
 
-    def _hair(self, rng: np.random.Generator, colour: Tensor, thickness: Tensor) -> None:
-        x, y, z = self.head.unbind(-1)
+    def _hair(self, rng: np.random.Generator, color: Tensor, thickness: Tensor) -> None:
+        _, y, z = self.head.unbind(-1)
         line = rng.uniform(0.055, 0.085)
         length = rng.choice([0.02, -0.03, -0.08])
         back = z < rng.uniform(0.01, 0.035)
@@ -131,7 +131,7 @@ class Wardrobe:
         if rng.random() < 0.12:
             # A cap or a scarf.
             shade = _cloth(rng)
-        colour[hair] = shade
+        color[hair] = shade
         thickness[hair] = rng.uniform(0.004, 0.025)
 
 
@@ -173,7 +173,7 @@ def paint(
     Lambert's distribution for the lamp, a hemisphere for the rest, a shadow map.
 
     Args:
-        vertices: Posed surface `(V, 3)`, metres, camera axes.
+        vertices: Posed surface `(V, 3)`, meters, camera axes.
         faces: `(F, 3)`.
         rest: The surface in the rest pose, to which the pattern sticks.
         look: Clothes.
@@ -182,7 +182,7 @@ def paint(
         size: Side of the image, pixels.
 
     Returns:
-        Linear colour `(size, size, 3)`, 0 beside the body; share of each pixel that it covers
+        Linear color `(size, size, 3)`, 0 beside the body; share of each pixel that it covers
         `(size, size)`; the shadow map where there are shadows.
     """
     # Camera axes have y down: faces are anticlockwise from outside in them as well.
@@ -192,13 +192,13 @@ def paint(
     depth = vertices[:, 2]
     points = vertices[:, :2] / depth[:, None] * (_FINER * focal) + 0.5 * fine
     seen = rasterize(points, depth, faces, size=(fine, fine))
-    values = torch.cat([normals, vertices, rest, look.colour, look.pattern[:, None]], -1)
-    normal, place, at_rest, colour, pattern = seen.interpolate(values, faces).split(
+    values = torch.cat([normals, vertices, rest, look.color, look.pattern[:, None]], -1)
+    normal, place, at_rest, color, pattern = seen.interpolate(values, faces).split(
         [3, 3, 3, 3, 1], -1
     )
     wave = (at_rest @ look.waves.T).sin()
     wave = wave[:, :1] * wave[:, 1:].sign() if not look.stripes else (4 * wave[:, :1]).clamp(-1, 1)
-    colour = colour * (1 - 0.5 * pattern * (1 + wave))
+    color = color * (1 - 0.5 * pattern * (1 + wave))
     normal = normalize(normal, dim=-1)
     direction, up = torch.from_numpy(light.direction), torch.from_numpy(light.up)
     lit = (normal @ direction).clamp_min(0)
@@ -209,9 +209,9 @@ def paint(
     ambient = torch.from_numpy(light.ambient)
     share = 0.5 * (1 + normal @ up)[:, None]
     sky = share * ambient[0] + (1 - share) * ambient[1]
-    colour = colour * (lit[:, None] * torch.from_numpy(light.lamp) + sky)
+    color = color * (lit[:, None] * torch.from_numpy(light.lamp) + sky)
     image = torch.zeros(fine, fine, 4)
-    image[seen.face >= 0] = torch.cat([colour, torch.ones_like(colour[:, :1])], -1)
+    image[seen.face >= 0] = torch.cat([color, torch.ones_like(color[:, :1])], -1)
     image = image.view(size, _FINER, size, _FINER, 4).mean((1, 3))
     return image[..., :3].numpy(), image[..., 3].numpy(), shadow
 
@@ -272,16 +272,16 @@ def _one_of(part: Tensor, joints: tuple[int, ...]) -> Tensor:
     return torch.isin(part, torch.tensor(joints))
 
 
-def _between(colours: tuple[tuple[float, ...], ...], share: float) -> Tensor:
-    """A mixture of neighbours, linear."""
-    place = share * (len(colours) - 1)
-    low = min(int(place), len(colours) - 2)
-    pair = torch.tensor(colours[low : low + 2])
+def _between(colors: tuple[tuple[float, ...], ...], share: float) -> Tensor:
+    """A mixture of neighbors, linear."""
+    place = share * (len(colors) - 1)
+    low = min(int(place), len(colors) - 2)
+    pair = torch.tensor(colors[low : low + 2])
     return ((1 - (place - low)) * pair[0] + (place - low) * pair[1]) ** 2.2
 
 
 def _cloth(rng: np.random.Generator) -> Tensor:
-    """A random colour, linear: greys and muted ones more often than loud ones."""
-    grey, loud = rng.uniform(0.05, 0.95), rng.beta(1, 2)
-    colour = (1 - loud) * grey + loud * rng.random(3)
-    return torch.as_tensor(colour.clip(0.02, 0.95) ** 2.2, dtype=torch.float32)
+    """A random color, linear: grays and muted ones more often than loud ones."""
+    gray, loud = rng.uniform(0.05, 0.95), rng.beta(1, 2)
+    color = (1 - loud) * gray + loud * rng.random(3)
+    return torch.as_tensor(color.clip(0.02, 0.95) ** 2.2, dtype=torch.float32)

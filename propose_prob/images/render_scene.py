@@ -1,4 +1,4 @@
-"""What stands behind and in front of a rendered person: procedural pictures, by seed."""
+"""Procedural backgrounds and occluders of renders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def background(rng: np.random.Generator, size: int) -> Image:
-    """A random picture `(size, size, 3)`, linear colours in 0..1.
+    """A random picture `(size, size, 3)`, linear colors in 0..1.
 
     A gradient, smooth noise, bricks or stripes, often with shapes in front, often out of focus.
     """
@@ -28,8 +28,8 @@ def background(rng: np.random.Generator, size: int) -> Image:
 
 
 def floor(rng: np.random.Generator, places: Image) -> Image:
-    """Colours `(..., 3)` of a floor at places `(..., 2)`, metres: tiles, boards or plain."""
-    colours = _colours(rng, 2)
+    """Colors `(..., 3)` of a floor at places `(..., 2)`, meters: tiles, boards or plain."""
+    colors = _colors(rng, 2)
     turn = rng.uniform(0, np.pi)
     c, s = np.cos(turn), np.sin(turn)
     turned = places @ np.array([[c, -s], [s, c]], np.float32) / rng.uniform(0.3, 1.5)
@@ -41,25 +41,25 @@ def floor(rng: np.random.Generator, places: Image) -> Image:
     else:
         share = np.zeros(places.shape[:-1], np.float32)
     grain = rng.normal(0, 0.03, places.shape[:-1]).astype(np.float32)
-    mixed = colours[0] + (share * rng.uniform(0.1, 1))[..., None] * (colours[1] - colours[0])
+    mixed = colors[0] + (share * rng.uniform(0.1, 1))[..., None] * (colors[1] - colors[0])
     return (mixed * (1 + grain[..., None])).clip(0, 1).astype(np.float32)
 
 
 def occluder(
-    rng: np.random.Generator, size: int, centre: npt.NDArray[np.floating], reach: float
+    rng: np.random.Generator, size: int, center: npt.NDArray[np.floating], reach: float
 ) -> tuple[Image, Image]:
     """Something in front of a place.
 
     Args:
         rng: Source of randomness.
         size: Side of the image, pixels.
-        centre: What it should hide `(2,)`, pixels.
+        center: What it should hide `(2,)`, pixels.
         reach: About how large, pixels.
 
     Returns:
-        Colours `(size, size, 3)` and how much of each pixel is hidden `(size, size)`.
+        Colors `(size, size, 3)` and how much of each pixel is hidden `(size, size)`.
     """
-    middle = centre + rng.normal(0, 0.25 * reach, 2)
+    middle = center + rng.normal(0, 0.25 * reach, 2)
     half = reach * rng.uniform(0.4, 1.1, 2)
     return _texture(rng, size), soft_shape(rng, size, middle, half)
 
@@ -67,14 +67,14 @@ def occluder(
 def soft_shape(
     rng: np.random.Generator,
     size: int,
-    centre: npt.NDArray[np.floating],
+    center: npt.NDArray[np.floating],
     half: npt.NDArray[np.floating],
 ) -> Image:
     """A turned box or ellipse, 1 inside and 0 outside, with edges one pixel wide."""
     turn = rng.uniform(0, np.pi)
     c, s = np.cos(turn), np.sin(turn)
     grid = np.arange(size, dtype=np.float32) + 0.5
-    x, y = grid[None] - centre[0], grid[:, None] - centre[1]
+    x, y = grid[None] - center[0], grid[:, None] - center[1]
     u, v = np.abs(c * x + s * y), np.abs(c * y - s * x)
     if rng.random() < 0.5:
         inside = np.minimum(half[0] - u, half[1] - v)
@@ -84,23 +84,23 @@ def soft_shape(
     return (inside + 0.5).clip(0, 1).astype(np.float32)
 
 
-def _colours(rng: np.random.Generator, count: int) -> Image:
-    grey, loud = rng.uniform(0.05, 0.95, (count, 1)), rng.beta(1, 2, (count, 1))
-    return (((1 - loud) * grey + loud * rng.random((count, 3))) ** 2.2).astype(np.float32)
+def _colors(rng: np.random.Generator, count: int) -> Image:
+    gray, loud = rng.uniform(0.05, 0.95, (count, 1)), rng.beta(1, 2, (count, 1))
+    return (((1 - loud) * gray + loud * rng.random((count, 3))) ** 2.2).astype(np.float32)
 
 
 def _texture(rng: np.random.Generator, size: int) -> Image:
     if rng.random() < 0.5:
-        return np.broadcast_to(_colours(rng, 1), (size, size, 3)).astype(np.float32)
+        return np.broadcast_to(_colors(rng, 1), (size, size, 3)).astype(np.float32)
     return (_gradient, _noise, _stripes)[rng.integers(3)](rng, size)
 
 
 def _gradient(rng: np.random.Generator, size: int) -> Image:
-    colours = _colours(rng, 2)
+    colors = _colors(rng, 2)
     turn = rng.uniform(0, 2 * np.pi)
     grid = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     share = (np.cos(turn) * grid[None] + np.sin(turn) * grid[:, None] + 0.5).clip(0, 1)
-    return colours[0] + share[..., None] * (colours[1] - colours[0])
+    return colors[0] + share[..., None] * (colors[1] - colors[0])
 
 
 def _noise(rng: np.random.Generator, size: int) -> Image:
@@ -117,14 +117,14 @@ def _noise(rng: np.random.Generator, size: int) -> Image:
         image += weight * (rows[:, low] + share[:, None] * (rows[:, low + 1] - rows[:, low]))
         total += weight
         weight *= fade
-    colours = _colours(rng, 3)
+    colors = _colors(rng, 3)
     share = ((image / total - 0.5) * rng.uniform(1, 2.5) + 0.5).clip(0, 1)
-    mixed = colours[0] + share[..., :1] * (colours[1] - colours[0])
-    return mixed + 0.5 * share[..., 1:2] * (colours[2] - mixed)
+    mixed = colors[0] + share[..., :1] * (colors[1] - colors[0])
+    return mixed + 0.5 * share[..., 1:2] * (colors[2] - mixed)
 
 
 def _bricks(rng: np.random.Generator, size: int) -> Image:
-    brick, mortar = _colours(rng, 2)
+    brick, mortar = _colors(rng, 2)
     height = rng.uniform(0.04, 0.16) * size
     width = height * rng.uniform(1.5, 3.5)
     grid = np.arange(size, dtype=np.float32)
@@ -140,12 +140,12 @@ def _bricks(rng: np.random.Generator, size: int) -> Image:
 
 
 def _stripes(rng: np.random.Generator, size: int) -> Image:
-    colours = _colours(rng, 2)
+    colors = _colors(rng, 2)
     turn, wave = rng.uniform(0, np.pi), rng.uniform(0.1, 0.9)
     grid = np.arange(size, dtype=np.float32)
     phase = wave * (np.cos(turn) * grid[None] + np.sin(turn) * grid[:, None])
     share = (rng.uniform(1, 8) * np.sin(phase)).clip(-1, 1) * 0.5 + 0.5
-    return (colours[0] + share[..., None] * (colours[1] - colours[0])).astype(np.float32)
+    return (colors[0] + share[..., None] * (colors[1] - colors[0])).astype(np.float32)
 
 
 def _blur(image: Image, reach: int) -> Image:

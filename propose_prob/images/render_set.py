@@ -1,4 +1,4 @@
-"""Sets of renders on disk: made once, resumed where they stopped, read without loading them."""
+"""Render sets on disk: resumable writing and memory-mapped reading."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..configuration import from_dict, to_dict
 from ..errors import InputError, short
 from ..io.amass import read_arrays, real
 from ..io.archives import map_npy
@@ -79,7 +80,7 @@ def render_set(
 def _render(
     config: RenderConfig, count: int, target: Path, progress: Callable[[int], None] | None
 ) -> None:
-    wanted = {"format": _FORMAT, **json.loads(json.dumps(dataclasses.asdict(config)))}
+    wanted = {"format": _FORMAT, **to_dict(config)}
     stored = _read_config(target) if (target / "config.json").exists() else None
     if stored is not None and stored != wanted:
         changed = sorted(key for key in wanted if wanted[key] != stored.get(key))
@@ -156,13 +157,11 @@ def load_renders(folder: str | Path, split: str = "train") -> RenderSet:
     stored = _read_config(target)
     stored.pop("format")
     try:
-        known: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()
-        }
-        config = RenderConfig(**known)
-    except (TypeError, ValueError, LookupError) as error:
-        reason = short(str(error))
-        raise InputError(f"{target / 'config.json'}: not of a set of renders ({reason})") from None
+        config = from_dict(stored, default=RenderConfig())
+    except InputError as error:
+        raise InputError(
+            f"{target / 'config.json'}: not of a set of renders ({short(str(error))})"
+        ) from None
     images, truths = [], []
     shard = 0
     while (path := target / f"{shard:05d}.truth.npz").is_file():

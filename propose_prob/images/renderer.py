@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..bodies.open_body import load_open_body
+from ..configuration import check_ranges, count, pair, share
 from ..datasets.cmu_body import load_cmu_body
 from ..errors import InputError
 from ..geometry.camera import project
@@ -40,30 +41,24 @@ class RenderConfig:
         size: Side of the square images, pixels.
         occluded: Share of the images in which something stands in front of one or two limbs.
         mix: Share of the images whose arms are those of another frame; 0 keeps to recorded poses.
-        distance: Nearest and farthest pelvis, metres.
+        distance: Nearest and farthest pelvis, meters.
         pitch: Lowest and highest camera pitch, degrees; negative looks down.
         wide: Share of the cameras with a pitch of -50 to 30 degrees and much roll.
     """
 
     split: str = "train"
-    seed: int = 0
-    size: int = 128
-    occluded: float = 0.35
-    mix: float = 0.0
-    distance: tuple[float, float] = (2.5, 8.0)
-    pitch: tuple[float, float] = (-18.0, 4.0)
-    wide: float = 0.1
+    seed: int = count(0, low=0, long=True)
+    size: int = count(128, low=32, high=1024)
+    occluded: float = share(0.35)
+    mix: float = share(0.0)
+    distance: tuple[float, float] = pair((2.5, 8.0), low=1.0, high=1000.0)
+    pitch: tuple[float, float] = pair((-18.0, 4.0), low=-90.0, high=90.0)
+    wide: float = share(0.1)
 
     def __post_init__(self) -> None:
         if self.split not in _SPLITS:
             raise InputError(f"expected a split of {', '.join(_SPLITS)}, got {self.split!r}")
-        if not 32 <= self.size <= 1024:
-            raise InputError(f"expected images of 32 to 1024 pixels, got size {self.size}")
-        for name in ("occluded", "mix", "wide"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"expected {name} in 0..1, got {getattr(self, name)}")
-        if not 1 <= self.distance[0] <= self.distance[1]:
-            raise InputError(f"expected distances from 1 m on, nearest first, got {self.distance}")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +71,9 @@ class RenderedPerson:
         image: sRGB `(size, size, 3)`, uint8.
         theta: Local rotations `(24, 3, 3)`, the first one in camera axes.
         shape: Shape coefficients `(10,)` of the open body.
-        translation: Of the body, `(3,)`, metres, camera axes.
+        translation: Of the body, `(3,)`, meters, camera axes.
         focal: Focal length, pixels `()`; the principal point is the image's middle.
-        joints: Human3.6M-17 joints `(17, 3)`, metres, camera axes.
+        joints: Human3.6M-17 joints `(17, 3)`, meters, camera axes.
         keypoints: The same in the image `(17, 2)`, pixels; the first pixel's middle is (0.5, 0.5).
         visible: Which lie in the image with nothing put in front of them, `(17,)`. A joint that
             only the person's own body hides counts as visible, as annotators see it.
@@ -154,11 +149,11 @@ class Renderer:
         focal = 0.5 * size / half
         light = draw_light(rng, turn[:, 2].numpy().astype(np.float64))
         look = self.wardrobe.draw(rng)
-        colour, cover, shadow = paint(
+        color, cover, shadow = paint(
             vertices, self.body.faces, self.wardrobe.rest, look, light, focal=focal, size=size
         )
         image = _behind(rng, size, focal, vertices, light, shadow)
-        image = image * (1 - cover[..., None]) + colour
+        image = image * (1 - cover[..., None]) + color
         keypoints = project(joints, focal=focal, center=0.5 * size)
         image, hidden = self._occlude(rng, image, keypoints.numpy())
         inside = ((keypoints > 0) & (keypoints < size)).all(-1)

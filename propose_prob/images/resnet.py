@@ -144,7 +144,7 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features `(B, features)`, or class scores `(B, classes)`, of images `(B, 3, H, W)`.
 
-        Images are RGB, normalised as the checkpoint wants it (`images.crops.normalize_image`).
+        Images are RGB, normalized as the checkpoint wants it (`images.crops.normalize_image`).
 
         Raises:
             InputError: If the images have another shape or are smaller than 32 pixels.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from ..configuration import number, share
 from ..geometry.rotations import matrix_from_axis_angle
 from ..geometry.skeletons import H36M_17
 from ..training.simulation import mirror_theta
@@ -34,7 +35,7 @@ class ImageBatch:
         focal: Focal length `(B,)`, pixels of the crop.
         theta: Local rotations `(B, 24, 3, 3)`.
         shape: `(B, S)`.
-        joints: Human3.6M-17 joints `(B, 17, 3)`, metres, from any origin.
+        joints: Human3.6M-17 joints `(B, 17, 3)`, meters, from any origin.
         has_body: Whose theta, shape and joints are known `(B,)`, bool.
     """
 
@@ -104,18 +105,18 @@ class AugmentConfig:
         scale: Standard deviation of the logarithm of the crop's scale.
         shift: Of the crop's middle along each axis, as a share of its side.
         roll: Of the turn in the image, degrees.
-        colour: Of the logarithm of each channel's gain.
+        color: Of the logarithm of each channel's gain.
         contrast: Of the logarithm of brightness, contrast and gamma.
-        grey: Probability of an image without colours.
+        gray: Probability of an image without colors.
     """
 
-    mirror: float = 0.5
-    scale: float = 0.08
-    shift: float = 0.03
-    roll: float = 8.0
-    colour: float = 0.1
-    contrast: float = 0.15
-    grey: float = 0.1
+    mirror: float = share(0.5)
+    scale: float = number(0.08)
+    shift: float = number(0.03)
+    roll: float = number(8.0)
+    color: float = number(0.1)
+    contrast: float = number(0.15)
+    gray: float = share(0.1)
 
 
 def augment(batch: ImageBatch, config: AugmentConfig, generator: torch.Generator) -> ImageBatch:
@@ -152,7 +153,7 @@ def augment(batch: ImageBatch, config: AugmentConfig, generator: torch.Generator
     inside = ((keypoints > 0) & (keypoints < size)).all(-1)
     return dataclasses.replace(
         batch,
-        images=_coloured(images, config, generator),
+        images=_colored(images, config, generator),
         keypoints=keypoints,
         visible=batch.visible & inside,
         focal=batch.focal * scale,
@@ -189,19 +190,19 @@ def _warp(images: Tensor, scale: Tensor, shift: Tensor, roll: Tensor) -> Tensor:
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _coloured(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def _colored(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     count, device = len(images), images.device
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(count, *shape, generator=generator, device=device)
 
-    gain = torch.exp(config.contrast * normal(1, 1, 1) + config.colour * normal(3, 1, 1))
+    gain = torch.exp(config.contrast * normal(1, 1, 1) + config.color * normal(3, 1, 1))
     mean = images.mean((1, 2, 3), keepdim=True)
     contrast, gamma = torch.exp(config.contrast * normal(2, 1, 1)).chunk(2, 1)
     images = (mean + contrast * (images - mean)) * gain
     images = images.clamp(1e-4, 1) ** gamma
-    grey = torch.rand(count, generator=generator, device=device) < config.grey
-    return torch.where(grey[:, None, None, None], images.mean(1, keepdim=True), images)
+    gray = torch.rand(count, generator=generator, device=device) < config.gray
+    return torch.where(gray[:, None, None, None], images.mean(1, keepdim=True), images)
 
 
 def _roll(angle: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training sets in SPIN's format with their images."""
+"""Training sets in SPIN's format, with their images."""
 
 from __future__ import annotations
 
@@ -134,12 +134,15 @@ def read_image(path: str | Path) -> Tensor:
     """An image file as `(3, H, W)`, RGB, uint8, turned as its camera says.
 
     Raises:
-        InputError: If it is missing, not an image, or Pillow (the extra `plot`) is not installed.
+        InputError: If it is missing, not an image, or Pillow (the extra `images`) is not installed.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise InputError("reading images needs Pillow: pip install 'propose_prob[plot]'") from None
+        raise InputError(
+            f"{path}: reading images needs Pillow, which is not installed: "
+            "pip install 'propose_prob[images]'"
+        ) from None
     try:
         # Pillow warns of what is wrong in a file and reads it all the same, or raises.
         with open_file(Path(path)) as file, warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Configuration of a training of ProHMR from images."""
+"""Training of ProHMR from images, whole or behind a frozen backbone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..bodies import Body, MeshBody
+from ..configuration import count, number
 from ..errors import InputError
 from ..geometry.rotations import matrix_from_6d
 from ..models.evidence import Evidence, keypoint_evidence
@@ -40,11 +41,11 @@ class ImageLossConfig(BodyLossConfig):
         maps: Cross-entropy of its maps.
     """
 
-    mode2d: float = 0.6
-    sample2d: float = 0.3
-    samples: int = 2
-    keypoints: float = 2.0
-    maps: float = 0.5
+    mode2d: float = number(0.6)
+    sample2d: float = number(0.3)
+    samples: int = count(2)
+    keypoints: float = number(2.0)
+    maps: float = number(0.5)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ImageTrainConfig(BodyRunConfig):
         copies: 0 trains everything. Otherwise the image network rests: it looks once at so many
             augmented copies of every image, and only what follows it is trained, on what it saw.
         distil: Of these steps the first so many, in which contexts learn to be those of a keypoint
-            model (`image_distribution.DistributionTrainer`).
+            model (`FrozenBackboneTrainer`).
         precision: Of the image encoder's products: `"float32"`, or `"bfloat16"` where the hardware
             has them.
         model: Sizes and variants of the model.
@@ -63,9 +64,9 @@ class ImageTrainConfig(BodyRunConfig):
         augment: What varies in the images.
     """
 
-    batch_size: int = 64
-    copies: int = 0
-    distil: int = 0
+    batch_size: int = count(64)
+    copies: int = count(0, low=0)
+    distil: int = count(0, low=0)
     precision: str = "float32"
     model: ProHMRConfig = field(
         default_factory=lambda: ProHMRConfig(
@@ -120,7 +121,7 @@ def prepare_images(batch: ImageBatch) -> ImagePairs:
 
 
 class ImageTrainer(BodyTrainer):
-    """One training state: model, discriminator, optimisers and random generator.
+    """One training state: model, discriminator, optimizers and random generator.
 
     The losses are those of `BodyTrainer`, and with `joint_maps` the distance of the joints found.
 
@@ -266,7 +267,7 @@ class ImageValidation(BodyValidation):
         chosen = {k: v[batch.has_body] for k, v in known.items() if isinstance(v, Tensor)}
         features, _, center, scale = pairs.evidence
         if center is None or scale is None:
-            raise InputError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the center and scale of its normalization")
         has = batch.has_body
         evidence = Evidence(features[has], None, center[has], scale[has])
         return cls(ImagePairs(evidence=evidence, **chosen), None, _light(body))
@@ -281,7 +282,7 @@ class ImageValidation(BodyValidation):
         }
         features, _, center, scale = pairs.evidence
         if center is None or scale is None:
-            raise InputError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the center and scale of its normalization")
         evidence = Evidence(features.to(device), None, center.to(device), scale.to(device))
         body = None if self.body is None else self.body.to(device)
         return ImageValidation(ImagePairs(evidence=evidence, **moved), None, body)
@@ -296,7 +297,7 @@ class ImageValidation(BodyValidation):
             distribution = model.vector_distribution(context)
             shape, _ = model.shape_and_camera(context)
             sixd = distribution.sample((samples,)).unflatten(-1, (-1, 6))
-            modes.append(self._joints(distribution.centre.unflatten(-1, (-1, 6)), shape))
+            modes.append(self._joints(distribution.center.unflatten(-1, (-1, 6)), shape))
             joints.append(self._joints(sixd, shape))
         return torch.cat(modes), torch.cat(joints, 1)
 
@@ -397,12 +398,15 @@ class FrozenBackboneTrainer(ImageTrainer):
         return values
 
     def _distil(self) -> dict[str, float]:
-        pairs = self._draw()
+        pairs = self._batch()
+        loss = self._together(self.model, self._distillation, pairs)
+        self._update(loss, self.optimizer, self.model)
+        return {"distil": loss.item()}
+
+    def _distillation(self, pairs: BodyPairs) -> Tensor:
         wanted, known = self._teach(pairs)
         error = (self._context(pairs) - wanted).square().mean(-1)
-        loss = objectives.masked_mean(error, known)
-        self._update(loss, self.optimiser, self.model)
-        return {"distil": loss.item()}
+        return objectives.masked_mean(error, known)
 
     @torch.no_grad()
     def _teach(self, pairs: BodyPairs) -> tuple[Tensor, Tensor]:

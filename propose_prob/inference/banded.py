@@ -1,4 +1,4 @@
-"""Linear systems of a chain: block-banded Cholesky, linear in the number of blocks."""
+"""Block-banded Cholesky factorization for chains, linear in their length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROUPS = 256
 class BandedFactor:
     """Cholesky factor of a symmetric positive definite block-banded matrix; see `factor_banded`.
 
-    As many blocks as the band is wide make one group, so that only neighbouring groups meet.
+    As many blocks as the band is wide make one group, so that only neighboring groups meet.
 
     Attributes:
         count: Number of blocks T.
@@ -156,7 +156,7 @@ def multiply_banded(bands: Sequence[Tensor], x: Tensor) -> Tensor:
 def _groups(
     main: Tensor, others: list[Tensor], group: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Blocks of neighbouring groups: those on the diagonal, and those under them."""
+    """Blocks of neighboring groups: those on the diagonal, and those under them."""
     count, size = len(main), main.shape[-1]
     total = -(-count // group)
     for begin in range(0, total, _GROUPS):
@@ -184,7 +184,7 @@ def _groups(
             corner[-1].diagonal(dim1=-2, dim2=-1)[..., (count - 1) % group * size + size :] = 1
         for number in range(end - begin):
             last = begin + number + 1 == total
-            # The upper triangle is not read by the factorisation.
+            # The upper triangle is not read by the factorization.
             yield corner[number], None if last else under[number]
 
 

@@ -1,4 +1,4 @@
-"""The numbers that inference moves for a site, and the residual form of its density."""
+"""Unconstrained coordinates of sites and residual forms of their densities."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ..errors import InputError
 __all__ = ["Coordinates", "Space", "coordinates", "residual_form"]
 
 Space = Literal["latent", "event", "posterior"]
-"""Which density is meant: `latent` of the standardised base variables, `event` of the values
+"""Which density is meant: `latent` of the standardized base variables, `event` of the values
 themselves, `posterior` of the numbers that move, for sampling."""
 
 
@@ -44,7 +44,7 @@ class Coordinates:
         value: `u` to event values `(n, *event)`.
         log_density: `u` and its values to the log-density `(n,)` in the chosen space.
         inverse: Event values to `u`; raises `InputError` where there is no such map.
-        start: Where to begin, `(n, d)`: the base's mode, or the distribution's centre.
+        start: Where to begin, `(n, d)`: the base's mode, or the distribution's center.
         standard: Whether `-log_density` is half the square of `u`, up to a constant.
     """
 
@@ -74,7 +74,7 @@ class _Base:
 def coordinates(distribution: Distribution, name: str, space: Space) -> Coordinates:
     """The coordinates of a latent site.
 
-    Distributions that are the image of a normal distribution move in its standardised variables in
+    Distributions that are the image of a normal distribution move in its standardized variables in
     every space: they are well scaled, and a density has its maximum at the same value whichever
     numbers describe it. In the event space the density is that of the value. All other
     distributions move in the unconstrained numbers of their support; the density is that of the
@@ -122,7 +122,7 @@ def residual_form(distribution: Distribution, value: Tensor) -> tuple[Tensor, Te
 
     Returns:
         Residuals `(n, m)`, and weights of their squares for robust kernels (None: all 1); None
-        altogether where the distribution has no such form, or its normalisation depends on latents.
+        altogether where the distribution has no such form, or its normalization depends on latents.
     """
     if hasattr(distribution, "residuals") and hasattr(distribution, "weights"):
         residual = distribution.residuals(value)
@@ -292,21 +292,21 @@ def _unconstrained(distribution: Any, name: str, space: Space) -> Coordinates:
         return log_prob + (ladj.flatten(-extra).sum(-1) if extra > 0 else ladj)
 
     def start() -> Tensor:
-        return inverse(_centre(distribution, name).expand(distribution.batch_shape + event))
+        return inverse(_center(distribution, name).expand(distribution.batch_shape + event))
 
     return Coordinates(free.numel(), value, log_density, inverse, start, standard=False)
 
 
-def _centre(distribution: Any, name: str) -> Tensor:
+def _center(distribution: Any, name: str) -> Tensor:
     for attribute in ("point_estimate", "mode", "mean"):
         try:
             found = getattr(distribution, attribute)
         except (AttributeError, NotImplementedError):
             continue
-        if bool(distribution.support.check(found).all()) and bool(found.isfinite().all()):
-            # A mode on the edge of the support is infinitely far away in unconstrained numbers.
-            if bool(biject_to(distribution.support).inv(found).isfinite().all()):
-                return found
+        inside = bool(distribution.support.check(found).all()) and bool(found.isfinite().all())
+        # A mode on the edge of the support is infinitely far away in unconstrained numbers.
+        if inside and bool(biject_to(distribution.support).inv(found).isfinite().all()):
+            return found
     raise InputError(
         f"site {name!r}: {_name(distribution)} has neither point estimate, mode nor mean within "
         f"its "

@@ -31,10 +31,10 @@ class MapResult:
 
     Attributes:
         values: Values of latent and `pyro.deterministic` sites, `(B, *event)` by site.
-        base: The numbers that were moved, `(B, d)` by latent site: standardised base variables of
+        base: The numbers that were moved, `(B, d)` by latent site: standardized base variables of
             distributions that have them, else unconstrained numbers. `init` takes them as
             `name_base`.
-        log_density: Log-density that was maximised, `(B,)`, nats.
+        log_density: Log-density that was maximized, `(B,)`, nats.
         steps: Steps taken, `(B,)`, of the best start.
         converged: Whether the best start ended at a stationary point, `(B,)`.
         solver: What solved it.
@@ -81,10 +81,10 @@ def map_estimate(
     it runs as a whole.
 
     **The space** matters, because a maximum of a density depends on the coordinates.
-    `space="latent"` maximises over the standardised base variables :math:`e` of the distributions,
+    `space="latent"` maximizes over the standardized base variables :math:`e` of the distributions,
     :math:`\log N(e; 0, I) + \log p(\text{observed} | x(e))`, as ProHMR (eq. 11) and ProPose do: a
     flow's volume then pulls at nothing, and distributions without a density over poses (decoded
-    ones: their values are noise-free decodings) have one here. `space="event"` maximises the
+    ones: their values are noise-free decodings) have one here. `space="event"` maximizes the
         density of the
     values, :math:`\log p(x)` in place of :math:`\log N(e; 0, I)`. Both agree where the
     log-determinant of every distribution is constant. Sites that are no image of a normal
@@ -105,11 +105,11 @@ def map_estimate(
     Args:
         model: Pyro model.
         args: Its arguments.
-        space: Which density is maximised.
+        space: Which density is maximized.
         solver: How.
         init: Where to begin, by latent site: values `(B, *event)`, or under `name_base` the numbers
             of `MapResult.base`. With one axis more in front, `(S, B, ...)`, S starts, the best of
-            which is kept for each problem. Other sites begin at the mode or centre of their
+            which is kept for each problem. Other sites begin at the mode or center of their
             distribution.
         batch_size: Most problems that are solved at once; None for all.
         max_steps: Most steps of each solver.

@@ -68,7 +68,7 @@ def posterior_to_inference_data(
         (1, 50, 1)
     """
     names = {site: list(joints) for site, joints in (joint_names or {}).items()}
-    draws, count = posterior.log_weights.shape
+    _, count = posterior.log_weights.shape
     items = [str(x) for x in (range(count) if item is None else item)]
     if len(items) != count:
         raise InputError(f"expected {count} names in item, got {len(items)}")

@@ -1,4 +1,4 @@
-"""Posteriors of batches of independent problems: weighted draws that are a distribution again."""
+"""Posteriors of batches of independent problems, as weighted samples."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def posterior(
     """Draw from the posterior of the latent sites of a Pyro model.
 
     The model is as in `map_estimate`: B independent problems. Everything happens in the latent
-    space: draws of the standardised base variables of the distributions, mapped to values. Of
+    space: draws of the standardized base variables of the distributions, mapped to values. Of
         decoded distributions
     these are noise-free decodings, so that the posterior is that of their latent.
 
-    * `"importance"`: self-normalised importance sampling with Pareto-smoothed weights. The proposal
+    * `"importance"`: self-normalized importance sampling with Pareto-smoothed weights. The proposal
       is the prior, or around the MAP estimate the Laplace approximation mixed with a Student-t
       distribution of the same shape, whose tails keep the weights bounded where the posterior is no
       normal distribution.
@@ -156,11 +156,11 @@ def posterior(
             u, found = before, prior
             log_weights, k_hat = _smooth(prior.log_likelihood)
         else:
-            centre, factor = _laplace(problems, max_steps)
+            center, factor = _laplace(problems, max_steps)
             if method == "nuts":
-                u = _nuts(problems, centre, factor, num_samples, warmup, chains, progress)
+                u = _nuts(problems, center, factor, num_samples, warmup, chains, progress)
             else:
-                u, log_q = _propose(centre, factor, num_samples, method == "importance")
+                u, log_q = _propose(center, factor, num_samples, method == "importance")
             found = _evaluate(problems, u, batch_size)
             log_weights = found.log_density.new_full(u.shape[:2], -math.log(len(u)))
             if method != "nuts":
@@ -231,7 +231,7 @@ def _evaluate(problems: Problems, u: Tensor, batch_size: int) -> _Draws:
                 try:
                     drawn[name] = record.distributions[name].sample()
                 except NotImplementedError:
-                    continue  # Not a normalised distribution.
+                    continue  # Not a normalized distribution.
             sampled.append(drawn)
 
     def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -272,10 +272,10 @@ def _laplace(problems: Problems, max_steps: int) -> tuple[Tensor, Tensor]:
     return found.u, torch.linalg.cholesky(precision)
 
 
-def _propose(centre: Tensor, factor: Tensor, draws: int, mixed: bool) -> tuple[Tensor, Tensor]:
+def _propose(center: Tensor, factor: Tensor, draws: int, mixed: bool) -> tuple[Tensor, Tensor]:
     """Draws `(S, B, d)` about the MAP estimate, with their log-densities `(S, B)`."""
-    count, d = centre.shape
-    noise = torch.randn(draws, count, d, dtype=centre.dtype, device=centre.device)
+    count, d = center.shape
+    noise = torch.randn(draws, count, d, dtype=center.dtype, device=center.device)
     if mixed:
         half = torch.full_like(noise[..., :1], 0.5 * _DOF)
         heavy = _WIDTH * (half / torch._standard_gamma(half)).sqrt()
@@ -292,7 +292,7 @@ def _propose(centre: Tensor, factor: Tensor, draws: int, mixed: bool) -> tuple[T
         heavy_q = constant - shape * torch.log1p(square / (_DOF * _WIDTH**2))
         log_q = torch.logaddexp(log_q + math.log(_SHARES[0]), heavy_q + math.log(_SHARES[1]))
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return centre + _unwhiten(factor, noise), log_q + log_det
+    return center + _unwhiten(factor, noise), log_q + log_det
 
 
 def _unwhiten(factor: Tensor, noise: Tensor) -> Tensor:
@@ -302,7 +302,7 @@ def _unwhiten(factor: Tensor, noise: Tensor) -> Tensor:
 
 
 def _smooth(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Pareto-smoothed normalised log-weights `(S, B)` and k-hat `(B,)`."""
+    """Pareto-smoothed normalized log-weights `(S, B)` and k-hat `(B,)`."""
     arviz = _arviz()
     log_weights = log_weights.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     lowest = log_weights.isneginf().all(0)
@@ -321,7 +321,7 @@ def _smooth(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 def _nuts(
     problems: Problems,
-    centre: Tensor,
+    center: Tensor,
     factor: Tensor,
     draws: int,
     warmup: int,
@@ -333,9 +333,9 @@ def _nuts(
 
     done = []
     for problem in range(problems.count):
-        index = torch.tensor([problem], device=centre.device)
+        index = torch.tensor([problem], device=center.device)
         rows = problems.select(index)
-        middle, root = centre[index], factor[index]
+        middle, root = center[index], factor[index]
 
         def place(v: Tensor, middle: Tensor = middle, root: Tensor = root) -> Tensor:
             return middle + _unwhiten(root, v[:, None])[:, 0]

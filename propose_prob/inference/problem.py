@@ -1,4 +1,4 @@
-"""Rows of a model: the same program over some of its independent problems.
+"""Batches of independent problems, and evaluation of a program on some of them.
 
 A Pyro model over B problems holds tensors with B rows in its arguments, in what it closes over, and
 deep within distributions. To drop problems that are solved, or to bound memory, the program has to
@@ -34,7 +34,7 @@ from .sites import (
     shape_message,
 )
 
-__all__ = ["Linearised", "Problems", "Replace", "Rows", "row_tensors", "take_rows"]
+__all__ = ["Linearized", "Problems", "Replace", "Rows", "row_tensors", "take_rows"]
 
 
 class Replace:
@@ -173,7 +173,7 @@ _PASS = 8192
 
 
 @dataclass(frozen=True)
-class Linearised:
+class Linearized:
     """Objective, gradient and Gauss-Newton matrix of n problems at a place.
 
     Attributes:
@@ -231,7 +231,7 @@ class Rows:
             (gradient,) = torch.autograd.grad(objective.sum(), u)
         return _finite(objective.detach()), gradient
 
-    def linearise(self, u: Tensor) -> Linearised:
+    def linearize(self, u: Tensor) -> Linearized:
         """Objective, gradient and Gauss-Newton matrix."""
         u = u.detach().requires_grad_()
         with torch.enable_grad():
@@ -241,7 +241,7 @@ class Rows:
         u, diagonal = u.detach(), record.diagonal
         gradient = diagonal * u + (rows.mT @ residual.detach()[..., None])[..., 0]
         matrix = rows.mT @ rows + diagonal.diag_embed()
-        return Linearised(_finite(-record.log_density.detach()), gradient, matrix)
+        return Linearized(_finite(-record.log_density.detach()), gradient, matrix)
 
     def hessian(self, u: Tensor) -> Tensor:
         """Exact second derivatives of the objective, `(n, d, d)`."""
@@ -327,7 +327,7 @@ class Problems:
     def without_residuals(self) -> list[str]:
         """Sites whose density has no residual form."""
         index = torch.zeros(1, dtype=torch.long, device=self.start.device)
-        # Normalisations that depend on latents show only while gradients are recorded.
+        # Normalizations that depend on latents show only while gradients are recorded.
         u = self.start[index].requires_grad_()
         with torch.enable_grad():
             return self.select(index).run(u, residuals=True).without

@@ -1,4 +1,4 @@
-"""What happens at the sites of a model: they get their values, and give density and residuals."""
+"""Pyro messengers that set latent values and record densities and residuals."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .coordinates import Coordinates, Space, coordinates, residual_form
 
 __all__ = [
     "InitMessenger",
-    "SiteDiscovery",
-    "ModelTrace",
-    "LogDensityMessenger",
     "LatentSite",
+    "LogDensityMessenger",
+    "ModelTrace",
+    "SiteDiscovery",
     "shape_message",
 ]
 

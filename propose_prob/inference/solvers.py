@@ -1,4 +1,4 @@
-"""Solvers for batches of independent minimisation problems.
+"""Batched Levenberg-Marquardt, L-BFGS and Adam for independent minimization problems.
 
 Every problem has its own damping, step length and stop. One evaluation serves all that are not yet
 solved, wherever each of them is in its own run; solved ones are left out of the next.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .problem import Linearised, Problems
+from .problem import Linearized, Problems
 
 __all__ = ["PRECISION", "Report", "Solution", "adam", "lbfgs", "levenberg_marquardt"]
 
@@ -64,7 +64,7 @@ def levenberg_marquardt(
 
     Source: Madsen, Nielsen and Tingleff, "Methods for non-linear least squares problems" (2004),
     sec. 3.2, with Marquardt's scaling. Steps are judged on the objective itself, so that weights
-    that change never lead uphill. A problem whose matrix cannot be factorised is damped more, and
+    that change never lead uphill. A problem whose matrix cannot be factorized is damped more, and
     given up as not converged when no damping helps.
 
     Args:
@@ -79,7 +79,7 @@ def levenberg_marquardt(
     result = Solution.at(u)
     active = torch.arange(len(u), device=u.device)
     rows = problems.select(index)
-    at = rows.linearise(u)
+    at = rows.linearize(u)
     result.objective = at.objective
     gradient, matrix = at.gradient, at.matrix
     damping = torch.full_like(at.objective, 1e-2)
@@ -114,10 +114,10 @@ def levenberg_marquardt(
                 return result
             rows = problems.select(index[active])
         if bool(better.all()):
-            at = rows.linearise(result.u[active])
+            at = rows.linearize(result.u[active])
             gradient, matrix = at.gradient, at.matrix
         elif bool(better.any()):
-            part: Linearised = problems.select(index[active[better]]).linearise(
+            part: Linearized = problems.select(index[active[better]]).linearize(
                 result.u[active[better]]
             )
             gradient[better], matrix[better] = part.gradient, part.matrix
@@ -242,7 +242,7 @@ def lbfgs(
     rows = problems.select(index)
     factor = u.new_zeros(len(u), 0, 0)
     if curved:
-        at = rows.linearise(u)
+        at = rows.linearize(u)
         value, gradient, factor = at.objective, at.gradient, _factor(at.matrix)
     else:
         value, gradient = rows.gradient(u)
@@ -263,7 +263,7 @@ def lbfgs(
         if curved:
             stale = state.stale()
             if bool(stale.any()):
-                part = problems.select(index[active[stale]]).linearise(state.u[stale])
+                part = problems.select(index[active[stale]]).linearize(state.u[stale])
                 state.renew(stale, _factor(part.matrix))
         found, slope = rows.gradient(state.trial())
         accepted = state.advance(found, slope)
@@ -396,7 +396,7 @@ class _Search:
             share = inverse[:, i] * (steps[:, i] * q).sum(-1)
             q = q - share[:, None] * changes[:, i]
             shares.append(share)
-        # The first step has length 1 at most: the numbers are standardised.
+        # The first step has length 1 at most: the numbers are standardized.
         first = 1 / gradient.norm(dim=-1).clamp_min(1)
         if self.factor.shape[-1]:
             q = torch.cholesky_solve(q[..., None], self.factor[which])[..., 0]

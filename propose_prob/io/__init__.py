@@ -9,17 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .amass import AmassMotion, read_amass
+    from .amass import read_amass
     from .amc import read_amc
     from .bvh import read_bvh, write_bvh
-    from .keypoints import Keypoints, KeypointStream, read_keypoints
+    from .keypoints import Keypoints, read_keypoints
     from .markers import read_c3d, read_trc, write_trc
     from .meshes import write_meshes
     from .motion import Motion
 
 __all__ = [
-    "AmassMotion",
-    "KeypointStream",
     "Keypoints",
     "Motion",
     "read_amass",
@@ -34,8 +32,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AmassMotion": "amass",
-    "KeypointStream": "keypoints",
     "Keypoints": "keypoints",
     "Motion": "motion",
     "read_amass": "amass",

@@ -35,7 +35,7 @@ class AmassMotion:
             24, 52 or 55.
         model: `"smpl"`, `"smplh"` or `"smplx"`, told from the number of joints.
         betas: The file's shape coefficients `(B,)`, float32, of its body model and gender.
-        translation: `(T, 3)`, float32, metres, z up.
+        translation: `(T, 3)`, float32, meters, z up.
         gender: `"female"`, `"male"` or `"neutral"`.
         frame_rate: Frames a second.
 

@@ -35,7 +35,7 @@ class _Bone:
 class _Skeleton:
     bones: dict[str, _Bone]
     parents: dict[str, str]
-    metres: float
+    meters: float
     degrees: bool
 
 
@@ -81,7 +81,7 @@ def read_amc(
     asf: str | Path,
     *,
     frame_rate: float = 120.0,
-    metres_per_unit: float | None = None,
+    meters_per_unit: float | None = None,
 ) -> Motion:
     """Read a motion (AMC) of a skeleton (ASF).
 
@@ -94,7 +94,7 @@ def read_amc(
         path: The AMC file, fully specified: every frame has every bone that moves.
         asf: The ASF file of the same performer.
         frame_rate: Frames a second, which the files do not say; CMU's are mostly 120.
-        metres_per_unit: By default the file's `length` unit as CMU writes it: 0.45 means that a
+        meters_per_unit: By default the file's `length` unit as CMU writes it: 0.45 means that a
             value divided by 0.45 is in inches.
 
     Returns:
@@ -143,7 +143,7 @@ def read_amc(
         >>> motion.bone_names, motion.end_joints()[0, 1].numpy().round(3) + 0.0
         (('root', 'arm'), array([0.   , 0.254, 0.   ]))
     """
-    skeleton = _read_asf(Path(asf), metres_per_unit)
+    skeleton = _read_asf(Path(asf), meters_per_unit)
     frames = _read_frames(_Lines(Path(path)), skeleton)
     names = list(skeleton.bones)
     places = {name: place for place, name in enumerate(names)}
@@ -163,7 +163,7 @@ def read_amc(
         turned = axes @ matrix_from_euler(values, turn_order)
         rotations.append(turned if bone.name == "root" else turned @ axes.T)
         direction = torch.tensor(bone.direction or [0.0] * 3, dtype=torch.float64)
-        ends.append(skeleton.metres * (bone.length or 0.0) * direction)
+        ends.append(skeleton.meters * (bone.length or 0.0) * direction)
     root = skeleton.bones["root"]
     shift = torch.tensor(root.position, dtype=torch.float64).repeat(len(rotations[0]), 1)
     for place, dof in enumerate(root.dof):
@@ -177,7 +177,7 @@ def read_amc(
         ends=torch.stack(ends),
         rest_rotations=torch.stack(rest),
         rotations=torch.stack(rotations, dim=1),
-        translation=skeleton.metres * shift,
+        translation=skeleton.meters * shift,
         frame_rate=frame_rate,
     )
 
@@ -186,10 +186,10 @@ def _angles(values: Tensor, degrees: bool) -> Tensor:
     return values.deg2rad() if degrees else values
 
 
-def _read_asf(path: Path, metres_per_unit: float | None) -> _Skeleton:
+def _read_asf(path: Path, meters_per_unit: float | None) -> _Skeleton:
     lines = _Lines(path)
     root = _Bone("root", 1, dof=_ROOT_DOF)
-    found = _Skeleton({"root": root}, {}, metres_per_unit or _INCH, True)
+    found = _Skeleton({"root": root}, {}, meters_per_unit or _INCH, True)
     sections = set()
     for words in lines:
         section = words[0].lower()
@@ -201,7 +201,7 @@ def _read_asf(path: Path, metres_per_unit: float | None) -> _Skeleton:
                 lines.put_back(words)
                 break
             if section == ":units":
-                _unit(lines, words, found, metres_per_unit)
+                _unit(lines, words, found, meters_per_unit)
             elif section == ":root":
                 _root_line(lines, words, root)
             elif section == ":bonedata":
@@ -214,7 +214,7 @@ def _read_asf(path: Path, metres_per_unit: float | None) -> _Skeleton:
             elif section == ":hierarchy" and words[0] not in ("begin", "end"):
                 _children(lines, words, found)
     missing = {":bonedata", ":hierarchy"} - sections
-    if metres_per_unit is None:
+    if meters_per_unit is None:
         missing |= {":units"} - sections
     if missing:
         raise lines.error(f"expected a section {sorted(missing)[0]}, found none")
@@ -222,12 +222,12 @@ def _read_asf(path: Path, metres_per_unit: float | None) -> _Skeleton:
     return found
 
 
-def _unit(lines: _Lines, words: list[str], found: _Skeleton, metres_per_unit: float | None) -> None:
-    if words[0] == "length" and metres_per_unit is None:
+def _unit(lines: _Lines, words: list[str], found: _Skeleton, meters_per_unit: float | None) -> None:
+    if words[0] == "length" and meters_per_unit is None:
         (length,) = lines.numbers(words[1:], 1, "the unit of length")
         if length <= 0:
             raise lines.error(f"expected a unit of length above 0, got {length}")
-        found.metres = _INCH / length
+        found.meters = _INCH / length
     elif words[0] == "angle":
         found.degrees = _is_degrees(lines, words[-1])
 

@@ -1,4 +1,4 @@
-"""Archives that would unpack to far more than they hold."""
+"""Guards against decompression bombs, and reading of `.npz` without pickles."""
 
 from __future__ import annotations
 

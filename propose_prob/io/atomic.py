@@ -1,4 +1,4 @@
-"""The one way in which files are written: whole or not at all, and never through a link.
+"""Atomic writing: files appear whole or not at all, and never through a link.
 
 A file is written under a name that nobody can guess, beside its place, in a file that did not exist
 before; it is flushed to the disk and then takes its place in one step. Until then the file of that

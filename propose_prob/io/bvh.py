@@ -17,7 +17,7 @@ from .motion import Motion, check_extent, euler_from_matrix, matrix_from_euler, 
 __all__ = ["read_bvh", "write_bvh"]
 
 _AXES = "XYZ"
-_CENTIMETRES = 100.0
+_CENTIMETERS = 100.0
 _ORDER = "ZXY"
 
 
@@ -67,7 +67,7 @@ class _Words:
         return InputError(f"{self.path}:{self.last}: {short(message)}")
 
 
-def read_bvh(path: str | Path, *, metres_per_unit: float = 0.01) -> Motion:
+def read_bvh(path: str | Path, *, meters_per_unit: float = 0.01) -> Motion:
     """Read a BVH file.
 
     Channels may come in any order and number. Position channels take the place of a joint's OFFSET,
@@ -77,8 +77,8 @@ def read_bvh(path: str | Path, *, metres_per_unit: float = 0.01) -> Motion:
 
     Args:
         path: The file.
-        metres_per_unit: The file does not say its unit; centimetres by default. The CMU
-            conversions by B. Hahne are in 0.0254 / 0.45 metres.
+        meters_per_unit: The file does not say its unit; centimeters by default. The CMU
+            conversions by B. Hahne are in 0.0254 / 0.45 meters.
 
     Returns:
         The motion. A frame rate that six decimals of `Frame Time` cut off is restored to the whole
@@ -109,7 +109,7 @@ def read_bvh(path: str | Path, *, metres_per_unit: float = 0.01) -> Motion:
     count = sum(len(joint.channels or []) for joint in joints)
     frame_time, values = _frames(path, lines, start, count)
     check_extent(path, len(values), len(joints))
-    return _motion(joints, values, frame_time, metres_per_unit)
+    return _motion(joints, values, frame_time, meters_per_unit)
 
 
 def _hierarchy(words: _Words) -> list[_Joint]:
@@ -226,7 +226,7 @@ def _motion(joints: list[_Joint], values: Tensor, frame_time: float, unit: float
 
 
 def write_bvh(path: str | Path, motion: Motion) -> None:
-    """Write a BVH file: centimetres, angles in degrees, rotation channels Z, X, Y.
+    """Write a BVH file: centimeters, angles in degrees, rotation channels Z, X, Y.
 
     In Blender, `File > Import > Motion Capture (.bvh)` with scale 0.01 brings it in at life size,
     upright if the motion's y axis points up. Six decimals: a round trip keeps positions to 0.001 mm
@@ -234,7 +234,7 @@ def write_bvh(path: str | Path, motion: Motion) -> None:
 
     Args:
         path: The file to write.
-        motion: Metres. A leaf without an end gets one of zero length, since BVH has no others.
+        motion: Meters. A leaf without an end gets one of zero length, since BVH has no others.
 
     Raises:
         InputError: If a number is not finite, or a name is empty or has a brace or a line break.
@@ -278,9 +278,9 @@ def write_bvh(path: str | Path, motion: Motion) -> None:
     columns = []
     for bone in order:
         if bone == 0:
-            columns.append(_CENTIMETRES * motion.translation)
+            columns.append(_CENTIMETERS * motion.translation)
         elif motion.moving_offsets is not None:
-            columns.append(_CENTIMETRES * motion.moving_offsets[:, bone])
+            columns.append(_CENTIMETERS * motion.moving_offsets[:, bone])
         columns.append(angles[:, bone])
     lines += ["MOTION", f"Frames: {len(motion)}", f"Frame Time: {1 / motion.frame_rate:.10f}"]
     for row in torch.cat(columns, dim=1).tolist():
@@ -309,7 +309,7 @@ def _joint_lines(motion: Motion, bone: int, is_leaf: bool, indent: str) -> list[
     """The lines of a joint up to its children."""
 
     def offset(value: Tensor) -> str:
-        return "OFFSET " + " ".join(f"{v:.6f}" for v in (_CENTIMETRES * value).tolist())
+        return "OFFSET " + " ".join(f"{v:.6f}" for v in (_CENTIMETERS * value).tolist())
 
     inner = indent + "\t"
     rest = torch.zeros(3) if bone == 0 else motion.offsets[bone]

@@ -1,4 +1,4 @@
-"""Files that a user names, opened and read as far as an honest one goes."""
+"""Bounded opening and reading of files that a user names."""
 
 from __future__ import annotations
 

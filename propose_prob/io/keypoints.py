@@ -1,4 +1,4 @@
-"""The JSON formats of 2D pose detectors, told apart by their content."""
+"""2D keypoints as detectors write them: JSON formats told apart by content, and arrays."""
 
 import json
 import os
@@ -31,10 +31,10 @@ from .archives import map_npy, read_npz
 from .files import check_name, open_file, read_text
 
 __all__ = [
+    "OPENPOSE_COCO_18",
     "Frame",
     "KeypointStream",
     "Keypoints",
-    "OPENPOSE_COCO_18",
     "parse_json",
     "read_keypoints",
 ]
@@ -412,7 +412,7 @@ class Keypoints:
             frame.
 
     Example:
-        >>> from propose_prob.geometry import COCO_17
+        >>> from propose_prob.geometry.skeletons import COCO_17
         >>> people = Keypoints(torch.ones(2, 17, 2), torch.ones(2, 17), COCO_17, "00001", (0, 1))
         >>> len(people.person_ids), people.skeleton.joint_names[0]
         (2, 'nose')

@@ -1,7 +1,7 @@
-"""Marker recordings, and OpenSim's `.trc` files of them.
+"""Marker recordings: OpenSim `.trc` and C3D files.
 
-Source: "Marker (.trc) Files" in OpenSim's user's guide (opensimconfluence.atlassian.net): three
-lines of header, names, numbers of the axes, then one line for each frame, all parted by tabs.
+Source of `.trc`: "Marker (.trc) Files" in OpenSim's user's guide (opensimconfluence.atlassian.net):
+three lines of header, names, axis numbers, then one tab-separated line for each frame.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .files import open_file, read_text
 
 __all__ = ["MarkerRecording", "read_c3d", "read_trc", "write_trc"]
 
-_METRES = {"mm": 1e-3, "cm": 1e-2, "dm": 1e-1, "m": 1.0}
+_METERS = {"mm": 1e-3, "cm": 1e-2, "dm": 1e-1, "m": 1.0}
 
 _HEADER = (
     *("DataRate", "CameraRate", "NumFrames", "NumMarkers", "Units"),
@@ -38,7 +38,7 @@ class MarkerRecording:
 
     Attributes:
         names: The points' names, M of them.
-        positions: `(N, M, 3)`, float32, metres, in the file's own axes; NaN where missing.
+        positions: `(N, M, 3)`, float32, meters, in the file's own axes; NaN where missing.
         rate: Frames a second.
     """
 
@@ -53,7 +53,7 @@ class MarkerRecording:
             skeleton: The joint set.
 
         Returns:
-            Joints `(N, J, 3)`, metres; NaN for those that no point is called after.
+            Joints `(N, J, 3)`, meters; NaN for those that no point is called after.
 
         Raises:
             InputError: If no point is called after a joint.
@@ -70,15 +70,15 @@ class MarkerRecording:
         return joints
 
 
-def metres_per(unit: str, path: Path) -> float:
-    """Give the length of a file's unit in metres.
+def meters_per(unit: str, path: Path) -> float:
+    """Give the length of a file's unit in meters.
 
     Raises:
         InputError: If there is no such unit.
     """
-    if unit.lower() not in _METRES:
-        raise InputError(f"{path}: expected units of {', '.join(_METRES)}, got {short(repr(unit))}")
-    return _METRES[unit.lower()]
+    if unit.lower() not in _METERS:
+        raise InputError(f"{path}: expected units of {', '.join(_METERS)}, got {short(repr(unit))}")
+    return _METERS[unit.lower()]
 
 
 def read_trc(path: str | Path) -> MarkerRecording:
@@ -116,7 +116,7 @@ def read_trc(path: str | Path) -> MarkerRecording:
     )
     if not (rate > 0 and math.isfinite(rate)):
         raise InputError(f"{path}: expected a positive DataRate, got {rate}")
-    scale = metres_per(header["Units"].strip(), path)
+    scale = meters_per(header["Units"].strip(), path)
     names = tuple(field.strip() for field in lines[3].split("\t")[2:] if field.strip())
     if len(names) != markers:
         raise InputError(f"{path}: expected {markers:.0f} names in line 4, got {len(names)}")
@@ -149,7 +149,7 @@ def _number(path: Path, line: int, key: str, text: str) -> float:
 
 
 def write_trc(path: str | Path, positions: Tensor, *, names: Sequence[str], rate: float) -> None:
-    """Write points as a `.trc` file in millimetres, for OpenSim's inverse kinematics or others.
+    """Write points as a `.trc` file in millimeters, for OpenSim's inverse kinematics or others.
 
     Positions are written in the axes that they come in. OpenSim has y up: poses in camera axes (y
     down, z forward) become so by `positions * torch.tensor([1.0, -1.0, -1.0])`, poses with z up by
@@ -157,7 +157,7 @@ def write_trc(path: str | Path, positions: Tensor, *, names: Sequence[str], rate
 
     Args:
         path: The file, replaced if it is there.
-        positions: `(N, M, 3)`, metres; missing where not finite.
+        positions: `(N, M, 3)`, meters; missing where not finite.
         names: The points' names, M of them, such as a skeleton's `joint_names`.
         rate: Frames a second.
 
@@ -216,7 +216,7 @@ def read_c3d(path: str | Path) -> MarkerRecording:
         path: The file.
 
     Returns:
-        The points, in metres and the file's own axes.
+        The points, in meters and the file's own axes.
 
     Raises:
         InputError: If the file is missing, is no C3D file, is damaged or incomplete, has no points
@@ -261,7 +261,7 @@ def read_c3d(path: str | Path) -> MarkerRecording:
     stored = np.stack(frames)
     # A frame's numbers may be anything in a damaged file.
     with np.errstate(over="ignore", invalid="ignore"):
-        positions = stored[..., :3] * metres_per(unit, path)
+        positions = stored[..., :3] * meters_per(unit, path)
     missing = (stored[..., 3] < 0) | ~np.isfinite(positions).all(axis=-1)
     names = [
         labels[index] if index < len(labels) and labels[index] else f"point {index + 1}"

@@ -1,4 +1,4 @@
-"""MATLAB files of either kind as plain arrays: version 5 through scipy, 7.3 (HDF5) through h5py."""
+"""MATLAB files as arrays: version 5 through scipy, 7.3 (HDF5) through h5py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Posed meshes as files that Blender, MeshLab and viewers in browsers open."""
+"""Posed meshes as `.glb` and `.ply` files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_meshes(
 
     Args:
         path: The file to write. With several surfaces, `_000` and so on go before `.ply`.
-        vertices: `(N, V, 3)`, metres, camera axes.
+        vertices: `(N, V, 3)`, meters, camera axes.
         faces: Triangles that all surfaces share, `(F, 3)`.
         names: N names of nodes in a `.glb` file; their numbers by default.
 

@@ -1,4 +1,4 @@
-"""Motion of a jointed figure, as BVH and ASF/AMC files describe it."""
+"""Motion of a jointed figure, as BVH and ASF/AMC files hold it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BONES = 4096
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """A tree of K bones moving over T frames; metres, float64.
+    """A tree of K bones moving over T frames; meters, float64.
 
     A bone starts at `offsets[k]` in its parent's axes and turns about its start, and whatever hangs
     on it turns along: BVH's convention. An ASF bone, which has a length, starts where its parent
@@ -110,7 +110,7 @@ class Motion:
         return torch.stack(world, dim=1)
 
     def joints(self) -> Tensor:
-        """Where each bone starts, `(T, K, 3)` in metres, by forward kinematics."""
+        """Where each bone starts, `(T, K, 3)` in meters, by forward kinematics."""
         world = self.world_rotations()
         joints = [self.translation]
         for bone, parent in enumerate(self.parents[1:], start=1):
@@ -121,7 +121,7 @@ class Motion:
         return torch.stack(joints, dim=1)
 
     def end_joints(self) -> Tensor:
-        """Where each bone ends, `(T, K, 3)` in metres; NaN where the file names no end."""
+        """Where each bone ends, `(T, K, 3)` in meters; NaN where the file names no end."""
         return self.joints() + (self.world_rotations() @ self.ends.unsqueeze(-1)).squeeze(-1)
 
 

@@ -1,4 +1,4 @@
-"""`.npz` files whose arrays are pickled objects, read without running what they say to run."""
+"""`.npz` files of pickled arrays, read with the restricted unpickler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Untrusted HDF5 and MATLAB files read in a subprocess.
+"""Read untrusted HDF5 and MATLAB files in an isolated subprocess.
 
 HDF5 2.0 loops over some damaged files without end and takes more memory all the time, inside one
 call that nothing in the same process can interrupt (a miniature of 11 kB with a few bytes changed

@@ -1,4 +1,4 @@
-"""The program that `_sandbox` runs: reads one untrusted file and writes plain arrays.
+"""The isolated child process of `sandbox`: reads one untrusted file, writes plain arrays.
 
 It runs by its path in Python's isolated mode and imports nothing of this package. The file is its
 standard input; what it holds goes to the standard output, a regular file, as a zip of `.npy`
@@ -7,6 +7,7 @@ members and an index. What is refused is said in one line on the standard error.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -295,10 +296,8 @@ def _limit(request: dict[str, Any]) -> None:
         (resource.RLIMIT_CORE, 0, 0),
     ):
         # Where a lower limit holds already, or the system knows none.
-        try:
+        with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (soft, hard))
-        except (OSError, ValueError):
-            pass
 
 
 _READERS = {"netcdf": _netcdf, "matlab73": _matlab73, "matlab5": _matlab5}

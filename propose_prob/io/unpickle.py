@@ -1,4 +1,4 @@
-"""Pickles of other people read without running what they say to run.
+"""Restricted unpickler: arrays and containers only, never executes code.
 
 A pickle is a program: it may import any function and call it. Published body models are pickles all
 the same, of arrays and nothing else. `load_pickle` knows by name the few classes that such files
@@ -358,7 +358,7 @@ class _Sparse(PickledObject):
             row, column = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
         if len(data) and (min(row.min(), column.min()) < 0):
             raise ValueError("negative indices in a sparse matrix")
-        if not (type(rows) is type(columns) is int and 0 <= min(rows, columns)):
+        if not (type(rows) is type(columns) is int and min(rows, columns) >= 0):
             raise ValueError("a sparse matrix without a shape")
         if max(rows, 1) * max(columns, 1) * data.dtype.itemsize > _DENSE:
             raise ValueError(f"a sparse matrix of {short(f'{rows:.3g} x {columns:.3g}')}")
@@ -550,7 +550,7 @@ def _plain(value: Any, done: _Done) -> Any:
         items.extend(_plain(item, done) for item in value)
     elif isinstance(value, tuple | set | frozenset):
         done[id(value)] = type(value)(_plain(item, done) for item in value)
-    elif isinstance(value, PickledCall) or isinstance(value, type):
+    elif isinstance(value, (PickledCall, type)):
         raise ValueError("a function or class by itself is no data")
     else:
         return value

@@ -1,7 +1,7 @@
 """Compositions of conditional distributions: the models of the papers, and baselines."""
 
 from .baselines import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
-from .export import PointEstimator, Sampler, export_onnx, export_program
+from .export import Sampler, export_onnx, export_program
 from .lifting_flow import LiftingConfig, LiftingFlow
 from .prohmr import BodyEstimate, ProHMR, ProHMRConfig, ProHMRJoints
 from .propose import ProPose, ProPoseConfig
@@ -12,7 +12,6 @@ __all__ = [
     "LiftingConfig",
     "LiftingFlow",
     "MixtureDensity",
-    "PointEstimator",
     "ProHMR",
     "ProHMRConfig",
     "ProHMRJoints",

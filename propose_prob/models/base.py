@@ -1,4 +1,4 @@
-"""What every baseline has: the encoder, the units, and keypoints in."""
+"""Base class of the baselines: encoder, units and keypoints in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
 
     Attributes:
         config: Sizes and variants, among them `joints`.
-        standardiser: The coordinates' units, set from training data by `fit_standardiser`.
+        standardiser: The coordinates' units, set from training data by `fit_standardizer`.
         calibration: What `propose_prob.evaluation.fit_recalibration` fitted, if it did.
     """
 
@@ -39,6 +39,7 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> D | RecalibratedDistribution:
         """The distribution of the 3D pose given 2D keypoints.
 
@@ -48,12 +49,13 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+            recalibrated: Whether what was fitted on held-out data is applied, where the model's
+                `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
-            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: meters, root-relative,
             camera axes (x right, y down, z forward). Its `log_prob_kind` says what its density is
-            worth. Recalibrated, where the model's `calibration` is fitted and
-            `calibration.enabled`.
+            worth.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
@@ -69,6 +71,8 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
                 center=center,
             )
         )
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
@@ -78,8 +82,8 @@ class KeypointModel(nn.Module, ABC, Generic[D]):
         """The distribution given prepared evidence with features `(..., n)`."""
 
     @torch.no_grad()
-    def fit_standardiser(self, joints: Tensor) -> None:
-        """Sets the coordinates' units from poses without their root `(n, J - 1, 3)`, metres."""
+    def fit_standardizer(self, joints: Tensor) -> None:
+        """Sets the coordinates' units from poses without their root `(n, J - 1, 3)`, meters."""
         self.standardiser.fit(joints.flatten(-2))
 
 

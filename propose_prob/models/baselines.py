@@ -1,4 +1,4 @@
-"""Regression: one residual network, one Gaussian."""
+"""Baselines on the same encoder: regression, mixture density, conditional VAE, diffusion."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from ..conditional import (
-    ConditionalFlow,
-    HomoscedasticGaussian,
-    IdentityTransform,
-    StandardBase,
-    Standardizer,
-    VariationalPILGD,
-)
+from ..conditional import ConditionalFlow, StandardBase, Standardizer
+from ..conditional.flows import IdentityTransform
+from ..conditional.gaussian import HomoscedasticGaussian, VariationalPILGD
+from ..configuration import count, given, number, share
 from ..distributions import (
     DecodedPoseDistribution,
     DiffusionPoseDistribution,
@@ -49,10 +45,10 @@ class RegressionConfig:
         17
     """
 
-    joints: int = 17
-    width: int = 640
-    blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class RegressionBaseline(KeypointModel[PoseFlowDistribution]):
@@ -104,7 +100,7 @@ class MixtureConfig:
     Attributes:
         joints: J.
         kernels: K.
-        clamp: Bound of the kernels' log standard deviations, in standardised units.
+        clamp: Bound of the kernels' log standard deviations, in standardized units.
         width: Hidden size of the network.
         blocks: Its residual blocks.
         dropout: Its dropout.
@@ -114,12 +110,12 @@ class MixtureConfig:
         3
     """
 
-    joints: int = 17
-    kernels: int = 5
-    clamp: float = 4.0
-    width: int = 640
-    blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    kernels: int = count(5)
+    clamp: float = number(4.0, above=0.0)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
@@ -167,7 +163,7 @@ class MixtureDensity(KeypointModel[PoseMixtureDistribution]):
         return PoseMixtureDistribution(logits, unit(loc), scale, to_pose(evidence))
 
     def _kernels(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits `(..., K)`, means and log deviations `(..., K, d)` in standardised units."""
+        """Logits `(..., K)`, means and log deviations `(..., K, d)` in standardized units."""
         count, size = self.config.kernels, 3 * (self.config.joints - 1)
         out = self.network(features)
         logits, rest = out.split([count, 2 * count * size], -1)
@@ -195,15 +191,15 @@ class VariationalConfig:
         16
     """
 
-    joints: int = 17
-    latent: int = 32
-    clamp: float = 4.0
-    context: int = 256
-    width: int = 640
-    blocks: int = 2
-    decoder_width: int = 256
-    decoder_blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    latent: int = count(32)
+    clamp: float = number(4.0, above=0.0)
+    context: int = count(256)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    decoder_width: int = count(256)
+    decoder_blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
@@ -255,7 +251,7 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
 
     @property
     def noise_scale(self) -> Tensor:
-        """Standard deviation of each joint about its decoded place `(J - 1,)`, metres."""
+        """Standard deviation of each joint about its decoded place `(J - 1,)`, meters."""
         return self.log_noise.exp()
 
     def distribution(self, evidence: Evidence) -> DecodedPoseDistribution:
@@ -264,12 +260,12 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
             self.flow(evidence.features),
             self.bind_decoder(evidence.features),
             self.noise_scale,
-            encoder=partial(self._centre, evidence.features),
+            encoder=partial(self._center, evidence.features),
             rotation=to_pose(evidence).rotation,
         )
 
     def bind_decoder(self, features: Tensor) -> Callable[[Tensor], Tensor]:
-        """The decoder for fixed evidence: `(..., d) -> (..., J - 1, 3)` in metres."""
+        """The decoder for fixed evidence: `(..., d) -> (..., J - 1, 3)` in meters."""
         return partial(self._joints, self.decoder.bind(self.encoder(features)))
 
     def embed(self, joints: Tensor, features: Tensor) -> Independent:
@@ -278,7 +274,7 @@ class ConditionalVAE(KeypointModel[DecodedPoseDistribution]):
         features = features.expand(*x.shape[:-1], features.shape[-1])
         return self.recognition(torch.cat([x, features], -1))
 
-    def _centre(self, features: Tensor, joints: Tensor) -> Tensor:
+    def _center(self, features: Tensor, joints: Tensor) -> Tensor:
         return self.embed(joints, features).mean
 
     def _joints(self, decode: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
@@ -310,22 +306,22 @@ class DiffusionConfig:
         8
     """
 
-    joints: int = 17
-    steps: int = 16
-    largest: float = 10.0
-    smallest: float = 0.01
-    context: int = 256
-    width: int = 640
-    blocks: int = 2
-    denoiser_width: int = 384
-    denoiser_blocks: int = 2
-    dropout: float = 0.1
+    joints: int = given(17)
+    steps: int = count(16)
+    largest: float = number(10.0, above=0.0)
+    smallest: float = number(0.01, above=0.0, at_most="largest")
+    context: int = count(256)
+    width: int = count(640)
+    blocks: int = count(2, low=0)
+    denoiser_width: int = count(384)
+    denoiser_blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
     """Joints denoised from pure noise, conditioned on 2D keypoints.
 
-    A score model on the standardised coordinates as in DiffPose (Holmquist and Wandt, ICCV 2023)
+    A score model on the standardized coordinates as in DiffPose (Holmquist and Wandt, ICCV 2023)
     and GFPose (Ci et al., CVPR 2023), with the preconditioned network, noise levels and few-step
     sampling that have been found since (see `DiffusionPoseDistribution`). It has no density. The
     point estimate is what is denoised from no signal, the mean of the distribution as far as it was
@@ -382,14 +378,14 @@ class ScoreDiffusion(KeypointModel[DiffusionPoseDistribution]):
     def bind_denoiser(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The denoiser for fixed evidence `(..., n)`.
 
-        A map of noisy standardised coordinates `(..., d)` and the noise's standard deviation, `()`
+        A map of noisy standardized coordinates `(..., d)` and the noise's standard deviation, `()`
         or `(..., 1)`, to the mean of clean ones `(..., d)`.
         """
         return partial(_preconditioned, self.denoiser.bind(self.encoder(features)))
 
 
 def _preconditioned(network: Callable[[Tensor], Tensor], x: Tensor, level: Tensor) -> Tensor:
-    # Standardised coordinates have variance 1; input and target of the network then have, too.
+    # Standardized coordinates have variance 1; input and target of the network then have, too.
     total = (1 + level.square()).sqrt()
     log = level.log()[..., None] if level.dim() == 0 else level.log()
     frequencies = 2.0 ** (torch.arange(_FREQUENCIES, dtype=x.dtype, device=x.device) / 2 - 2)

@@ -14,7 +14,7 @@ class PoseDiscriminator(nn.Module):
     Source: ProPose, eq. 11, after Zhao, Mathieu and LeCun (2017).
 
     Args:
-        pose: Size of the standardised pose vector.
+        pose: Size of the standardized pose vector.
         features: Size of the evidence.
         code: Size of the bottleneck.
         width: Hidden size.
@@ -31,7 +31,7 @@ class PoseDiscriminator(nn.Module):
         self.decoder = ResidualMLP(code + features, pose, width=width, blocks=1)
 
     def forward(self, pose: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies `(B,)` and codes `(B, m)` of standardised poses `(B, n)`."""
+        """Energies `(B,)` and codes `(B, m)` of standardized poses `(B, n)`."""
         code = self.encoder(torch.cat([pose, features], -1))
         decoded = self.decoder(torch.cat([code, features], -1))
         return (decoded - pose).square().mean(-1), code

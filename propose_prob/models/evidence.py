@@ -1,4 +1,4 @@
-"""Evidence: 2D keypoints turned into what the networks see."""
+"""Network input features from 2D keypoints."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Evidence(NamedTuple):
     """What a model is told about a pose.
 
     Attributes:
-        features: `(..., 3 J + 2)`: normalised 2D, visibility, intrinsics known, log angular size.
+        features: `(..., 3 J + 2)`: normalized 2D, visibility, intrinsics known, log angular size.
         rotation: From the camera's axes to those the networks work in, `(..., 3, 3)`; None where
             they are the same.
-        center: What the normalisation took off, `(..., 2)`: in the unit of the keypoints, or for
+        center: What the normalization took off, `(..., 2)`: in the unit of the keypoints, or for
             focal length 1 where intrinsics are known.
         scale: What it divided by, `(...)`, same unit.
 
@@ -48,7 +48,7 @@ def keypoint_evidence(
     focal: Tensor | float | None = None,
     center: Tensor | tuple[float, float] = (0.0, 0.0),
 ) -> Evidence:
-    """Normalises keypoints; see `ProPose.conditional` for arguments and errors.
+    """Normalizes keypoints; see `ProPose.conditional` for arguments and errors.
 
     Example:
         >>> p2d = torch.randn(17, 2) * 100 + 500
@@ -72,11 +72,11 @@ def keypoint_evidence(
             finite, visible, focal=focal[..., None, None], center=center[..., None, :]
         )
         confidence = visible.to(p2d.dtype)
-    normalised = normalize_keypoints(p2d, confidence)
+    normalized = normalize_keypoints(p2d, confidence)
     if focal is not None:
-        size = normalised.scale
-    features = _features(normalised.p2d, normalised.visible, size)
-    return Evidence(features, rotation, normalised.center, normalised.scale)
+        size = normalized.scale
+    features = _features(normalized.p2d, normalized.visible, size)
+    return Evidence(features, rotation, normalized.center, normalized.scale)
 
 
 def _features(p2d: Tensor, visible: Tensor, size: Tensor | None) -> Tensor:
@@ -89,13 +89,13 @@ def _features(p2d: Tensor, visible: Tensor, size: Tensor | None) -> Tensor:
 
 
 def camera_in_keypoints(weak: Tensor, evidence: Evidence) -> Tensor:
-    """A weak-perspective camera `(..., 3)` of normalised keypoints in the keypoints' own unit.
+    """A weak-perspective camera `(..., 3)` of normalized keypoints in the keypoints' own unit.
 
     Raises:
-        InputError: If the evidence does not say how it was normalised.
+        InputError: If the evidence does not say how it was normalized.
     """
     if evidence.center is None or evidence.scale is None:
-        raise InputError("expected evidence with the centre and scale of its normalisation")
+        raise InputError("expected evidence with the center and scale of its normalization")
     scale = evidence.scale[..., None]
     return torch.cat([weak[..., :1] * scale, weak[..., 1:] * scale + evidence.center], -1)
 
@@ -111,12 +111,12 @@ def weak_to_translation(
     Source: ProHMR, sec. 3.4 (as in HMR and SPIN): depth = focal / scale.
 
     Args:
-        camera: Scale (image units per metre) and place (image units), `(..., 3)`.
+        camera: Scale (image units per meter) and place (image units), `(..., 3)`.
         focal: Focal length in image units, a number or `(...)`.
         center: Principal point `(2,)` or `(..., 2)`.
 
     Returns:
-        Translation `(..., 3)`, metres, camera axes.
+        Translation `(..., 3)`, meters, camera axes.
     """
     focal = torch.as_tensor(focal, dtype=camera.dtype, device=camera.device)
     center = torch.as_tensor(center, dtype=camera.dtype, device=camera.device)

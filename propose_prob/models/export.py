@@ -1,4 +1,4 @@
-"""Models as programs that run without this package: `torch.export` and ONNX."""
+"""Export of samplers and point estimators: `torch.export` and ONNX."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PointEstimator(nn.Module):
         self.model: Any = model
 
     def forward(self, p2d: Tensor, confidence: Tensor, focal: Tensor | None = None) -> Tensor:
-        """Point estimates `(B, J, 3)`, metres.
+        """Point estimates `(B, J, 3)`, meters.
 
         Args:
             p2d: Keypoints `(B, J, 2)`; with `focal`, relative to the principal point.
@@ -92,7 +92,7 @@ class Sampler(nn.Module):
     def forward(
         self, p2d: Tensor, confidence: Tensor, noise: Tensor, focal: Tensor | None = None
     ) -> Tensor:
-        """Samples `(S, B, J, 3)`, metres; of a distribution of rotations `(S, B, K, 6)`.
+        """Samples `(S, B, J, 3)`, meters; of a distribution of rotations `(S, B, K, 6)`.
 
         Args:
             p2d: Keypoints `(B, J, 2)`; with `focal`, relative to the principal point.

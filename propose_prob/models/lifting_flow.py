@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..conditional import PAGD, ConditionalFlow, StandardBase, Standardizer
 from ..conditional.flows import ComposedTransform, glow_stack
+from ..configuration import count, given, number, share
 from ..distributions import FlowDistribution, PoseFlowDistribution, RecalibratedDistribution
 from ..distributions.flow import VectorToJoints
 from ..distributions.recalibration import default_recalibration
@@ -42,17 +43,17 @@ class LiftingConfig:
         'additive'
     """
 
-    joints: int = 17
+    joints: int = given(17)
     base: str = "pagd"
-    clamp: float = 4.0
+    clamp: float = number(4.0, above=0.0)
     coupling: str = "additive"
-    couplings: int = 8
-    flow_width: int = 256
-    flow_blocks: int = 1
-    context: int = 256
-    width: int = 512
-    blocks: int = 2
-    dropout: float = 0.1
+    couplings: int = count(8)
+    flow_width: int = count(256)
+    flow_blocks: int = count(1, low=0)
+    context: int = count(256)
+    width: int = count(512)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
 
 
 class LiftingFlow(nn.Module):
@@ -107,6 +108,7 @@ class LiftingFlow(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> PoseFlowDistribution | RecalibratedDistribution:
         """The distribution of the 3D pose given 2D keypoints.
 
@@ -116,12 +118,13 @@ class LiftingFlow(nn.Module):
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+            recalibrated: Whether what was fitted on held-out data is applied, where the model's
+                `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
-            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: meters, root-relative,
             camera axes (x right, y down, z forward). Its density is exact, and with additive
-            couplings so are `mode` and `entropy`. Recalibrated, where the model's `calibration` is
-            fitted and `calibration.enabled`.
+            couplings so are `mode` and `entropy`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
@@ -137,6 +140,8 @@ class LiftingFlow(nn.Module):
                 center=center,
             )
         )
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
@@ -153,11 +158,11 @@ class LiftingFlow(nn.Module):
         return self.flow(self.encoder(features))
 
     @torch.no_grad()
-    def fit_standardiser(self, joints: Tensor, features: Tensor) -> None:
+    def fit_standardizer(self, joints: Tensor, features: Tensor) -> None:
         """Sets the coordinates' units, and every ActNorm, from joints `(n, J - 1, 3)`.
 
         Args:
-            joints: Poses without their root, metres, in the evidence's axes.
+            joints: Poses without their root, meters, in the evidence's axes.
             features: Their evidence `(n, m)`.
         """
         self.standardiser.fit(joints.flatten(-2))

@@ -1,8 +1,7 @@
-"""What a recalibration of a body model reads off the evidence and the model's own estimate."""
+"""ProHMR: evidence to an exact distribution over body pose, with shape and camera."""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from ..bodies import Body, SkeletonBody
 from ..conditional import ConditionalFlow
 from ..conditional.flows import glow_stack
+from ..configuration import count, given, number, share
 from ..distributions import FlowDistribution, PoseFlowDistribution, PushforwardDistribution
 from ..distributions.flow import VectorToRotations
 from ..distributions.recalibration import BaseRecalibration, reprojection_residual_and_rays
@@ -30,44 +30,9 @@ from .evidence import (
     weak_to_translation,
 )
 from .lifting_flow import LiftingConfig, LiftingFlow, conditional_base
+from .registry import ENCODERS, resolve
 
-__all__ = ["recalibration_features"]
-
-
-@torch.no_grad()
-def recalibration_features(
-    calibration: BaseRecalibration,
-    body: Body,
-    distribution: PoseFlowDistribution,
-    shape: Tensor,
-    p2d: Tensor,
-    confidence: Tensor | None,
-    *,
-    focal: Tensor | float | None,
-    center: Tensor | tuple[float, float],
-) -> Tensor:
-    """Features of a `BaseRecalibration` for each input, `(..., F)`, without gradient.
-
-    Args:
-        calibration: Says which features.
-        body: Whose joints are compared with the keypoints.
-        distribution: Distribution of the rotations as trained.
-        shape: Shape coefficients `(..., S)` of the body; of another, they leave it average.
-        p2d: Keypoints `(..., J, 2)` as the model was given them.
-        confidence: As the model was given it.
-        focal: As the model was given it.
-        center: As the model was given it.
-    """
-    visible = visible_joints(p2d, confidence)
-    theta = matrix_from_6d(distribution.centre)
-    joints = body.regress(body(theta, shape if shape.shape[-1] == body.num_shape else None))
-    residual, _ = reprojection_residual_and_rays(
-        joints - joints[..., :1, :], p2d, visible, focal, center
-    )
-    return calibration.features(distribution, visible, focal is not None, residual)
-
-
-#: Size of a person in normalised keypoints per metre of body: where the camera head starts.
+#: Size of a person in normalized keypoints per meter of body: where the camera head starts.
 _START_SCALE = 2.2
 
 
@@ -79,8 +44,8 @@ class ProHMRConfig:
         joints: K, joints of the body.
         keypoints: J, keypoints of the default encoder.
         encoder: `"keypoints"`: a residual MLP on 2D keypoints with visibility; `"image"`: a
-            residual network on images (`images.ImageEncoder`), as in the paper; `"custom"`: a
-            module that the user gives, for feature vectors or anything else.
+            residual network on images (`images.encoder.ImageEncoder`), as in the paper; `"custom"`:
+            a module that the user gives, for feature vectors or anything else.
         base: `"pagd"`: mean and spread read off the evidence; `"standard"`: N(0, I), the paper's.
         clamp: alpha of eq. 5 of ProPose on the base's mean and log standard deviation.
         coupling: Kind of coupling; only additive ones (the paper's) have a mode in closed form.
@@ -102,27 +67,27 @@ class ProHMRConfig:
         'pagd'
     """
 
-    joints: int = 24
-    keypoints: int = 17
+    joints: int = given(24)
+    keypoints: int = given(17)
     encoder: str = "keypoints"
     base: str = "pagd"
-    clamp: float = 4.0
+    clamp: float = number(4.0, above=0.0)
     coupling: str = "additive"
-    couplings: int = 4
-    flow_width: int = 320
-    flow_blocks: int = 2
-    context: int = 256
-    width: int = 768
-    blocks: int = 2
-    dropout: float = 0.1
-    shape: int = 10
+    couplings: int = count(4)
+    flow_width: int = count(320)
+    flow_blocks: int = count(2, low=0)
+    context: int = count(256)
+    width: int = count(768)
+    blocks: int = count(2, low=0)
+    dropout: float = share(0.1)
+    shape: int = count(10)
     backbone: str = "resnet50"
-    backbone_width: int = 64
+    backbone_width: int = count(64)
     joint_maps: bool = False
-    image: int = 224
+    image: int = count(224)
 
     def __post_init__(self) -> None:
-        if self.encoder not in ("keypoints", "image", "custom"):
+        if self.encoder not in ("keypoints", *ENCODERS, "custom"):
             raise InputError(
                 f"expected encoder 'keypoints', 'image' or 'custom', got {self.encoder!r}"
             )
@@ -135,9 +100,9 @@ class BodyEstimate(NamedTuple):
         distribution: Distribution of the joint rotations as 6D numbers, batch shape `(...)`, event
             shape `(K, 6)`.
         shape: Point estimate of the shape coefficients `(..., S)`.
-        camera: Weak-perspective camera `(..., 3)`: scale (keypoint units per metre) and the place
+        camera: Weak-perspective camera `(..., 3)`: scale (keypoint units per meter) and the place
             of the body's origin (keypoint units); a point `X` is seen near `scale * X[:2] + place`.
-        translation: Of the body in camera axes `(..., 3)`, metres, where intrinsics are known.
+        translation: Of the body in camera axes `(..., 3)`, meters, where intrinsics are known.
 
     Example:
         >>> estimate = ProHMR().eval().estimate(torch.randn(5, 17, 2))
@@ -184,10 +149,8 @@ class ProHMR(nn.Module):
                 "expected a module as encoder exactly where config.encoder is 'custom', got "
                 f"{type(encoder).__name__} with {config.encoder!r}"
             )
-        if config.encoder == "image":
-            # An extra that the core does not import: it is looked up where a model asks for it.
-            images = importlib.import_module("propose_prob.images")
-            encoder = images.ImageEncoder(
+        if config.encoder in ENCODERS:
+            encoder = resolve(ENCODERS[config.encoder])(
                 config.backbone,
                 config.context,
                 width=config.backbone_width,
@@ -230,6 +193,7 @@ class ProHMR(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> PoseFlowDistribution:
         """The distribution of the body's pose given 2D keypoints.
 
@@ -238,18 +202,21 @@ class ProHMR(nn.Module):
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`, where it is known.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+            recalibrated: Whether what was fitted on held-out data is applied, where the model's
+                `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
             A distribution with batch shape `(...)` and event shape `(K, 6)`: local rotations in
             SMPL's convention, 6D (`geometry.rotations.matrix_from_6d`), the first one the
             orientation in camera axes (x right, y down, z forward). Its density is exact.
-            Recalibrated, where the model's `calibration` is fitted and `calibration.enabled`.
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, a
                 number is none that the weights' type holds, or the model reads no keypoints.
         """
-        return self.estimate(p2d, confidence, focal=focal, center=center).distribution
+        return self.estimate(
+            p2d, confidence, focal=focal, center=center, recalibrated=recalibrated
+        ).distribution
 
     forward = conditional
 
@@ -260,6 +227,7 @@ class ProHMR(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> BodyEstimate:
         """The distribution together with point estimates of shape and camera; see `conditional`."""
         if self.config.encoder != "keypoints":
@@ -272,17 +240,8 @@ class ProHMR(nn.Module):
         rotation = None if evidence.rotation is None else evidence.rotation.mT
         distribution = PoseFlowDistribution(self.flow(context), VectorToRotations(rotation))
         shape, weak = self.shape_and_camera(context)
-        if self.calibration.active:
-            features = recalibration_features(
-                self.calibration,
-                self.body,
-                distribution,
-                shape,
-                p2d,
-                confidence,
-                focal=focal,
-                center=center,
-            )
+        if recalibrated and self.calibration.fitted:
+            features = self._features(distribution, shape, p2d, confidence, focal, center)
             distribution = self.calibration(distribution, features)
         camera = camera_in_keypoints(weak, evidence)
         translation = None
@@ -296,7 +255,7 @@ class ProHMR(nn.Module):
             camera = torch.cat([length / z, middle + length * translation[..., :2] / z], -1)
         return BodyEstimate(distribution, shape, camera, translation)
 
-    def told(
+    def recalibration_features(
         self,
         p2d: Tensor,
         confidence: Tensor | None = None,
@@ -304,16 +263,29 @@ class ProHMR(nn.Module):
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
     ) -> Tensor:
-        """What a recalibration reads about each input, `(..., F)`; see `conditional`."""
-        enabled, self.calibration.enabled = self.calibration.enabled, False
-        try:
-            found = self.estimate(p2d, confidence, focal=focal, center=center)
-        finally:
-            self.calibration.enabled = enabled
-        return recalibration_features(
-            self.calibration, self.body, found.distribution, found.shape, p2d, confidence,
-            focal=focal, center=center,
-        )  # fmt: skip
+        """What the recalibration of each input depends on, `(..., F)`; see `conditional`."""
+        found = self.estimate(p2d, confidence, focal=focal, center=center, recalibrated=False)
+        return self._features(found.distribution, found.shape, p2d, confidence, focal, center)
+
+    @torch.no_grad()
+    def _features(
+        self,
+        distribution: PoseFlowDistribution,
+        shape: Tensor,
+        p2d: Tensor,
+        confidence: Tensor | None,
+        focal: Tensor | float | None,
+        center: Tensor | tuple[float, float],
+    ) -> Tensor:
+        visible = visible_joints(p2d, confidence)
+        theta = matrix_from_6d(distribution.center)
+        # Shape coefficients of another body leave this one average.
+        known = shape if shape.shape[-1] == self.body.num_shape else None
+        joints = self.body.regress(self.body(theta, known))
+        residual, _ = reprojection_residual_and_rays(
+            joints - joints[..., :1, :], p2d, visible, focal, center
+        )
+        return self.calibration.features(distribution, visible, focal is not None, residual)
 
     def estimate_images(
         self,
@@ -331,7 +303,7 @@ class ProHMR(nn.Module):
         intrinsics it is turned into the image's camera axes; without them it stays as it is.
 
         Args:
-            images: Square crops `(B, 3, S, S)`, normalised (`images.crops.normalize_image`).
+            images: Square crops `(B, 3, S, S)`, normalized (`images.crops.normalize_image`).
             middle: Middle of each crop in its image `(B, 2)`, pixels; by default the crop is the
                 image.
             side: Side of each crop in its image `(B,)`, pixels; goes with `middle`.
@@ -415,7 +387,7 @@ class ProHMR(nn.Module):
         """Point estimates for contexts `(..., m)`.
 
         Returns:
-            Shape `(..., S)` and the weak-perspective camera `(..., 3)` in normalised keypoints:
+            Shape `(..., S)` and the weak-perspective camera `(..., 3)` in normalized keypoints:
             scale and place.
         """
         shape, camera = self.head(context).split([self.config.shape, 3], -1)
@@ -455,12 +427,15 @@ class ProHMRJoints(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> PushforwardDistribution:
-        """Distribution of root-relative joints `(J, 3)`, metres, camera axes; see `ProHMR`.
+        """Distribution of root-relative joints `(J, 3)`, meters, camera axes; see `ProHMR`.
 
         It can be sampled and has a point estimate (the joints of the mode), but no density.
         """
-        estimate = self.model.estimate(p2d, confidence, focal=focal, center=center)
+        estimate = self.model.estimate(
+            p2d, confidence, focal=focal, center=center, recalibrated=recalibrated
+        )
         shape = estimate.shape if self.body.num_shape == estimate.shape.shape[-1] else None
         joints = get_skeleton(self.joint_set).num_joints
         return PushforwardDistribution(

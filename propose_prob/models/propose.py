@@ -9,8 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase, VariationalPILGD
+from ..conditional import PAGD, PILGD, ConditionalFlow, StandardBase
 from ..conditional.flows import coupling_stack
+from ..conditional.gaussian import VariationalPILGD
+from ..configuration import count, given, number, share
 from ..distributions import DecodedPoseDistribution, FlowDistribution, RecalibratedDistribution
 from ..distributions.recalibration import default_recalibration
 from ..errors import InputError
@@ -47,23 +49,23 @@ class ProPoseConfig:
         48
     """
 
-    joints: int = 17
-    latent: int = 48
+    joints: int = given(17)
+    latent: int = count(48)
     pilgd: str = "gaussian"
-    pilgd_scale: float = 0.03
-    pilgd_clamp: float = 4.0
+    pilgd_scale: float = number(0.03, above=0.0)
+    pilgd_clamp: float = number(4.0, above=0.0)
     base: str = "pagd"
-    pagd_clamp: float = 4.0
+    pagd_clamp: float = number(4.0, above=0.0)
     coupling: str = "affine"
-    couplings: int = 8
-    flow_width: int = 192
-    flow_clamp: float = 1.0
-    code: int = 128
-    width: int = 512
-    blocks: int = 2
-    decoder_width: int = 256
-    decoder_blocks: int = 1
-    dropout: float = 0.1
+    couplings: int = count(8)
+    flow_width: int = count(192)
+    flow_clamp: float = number(1.0, above=0.0)
+    code: int = count(128)
+    width: int = count(512)
+    blocks: int = count(2, low=0)
+    decoder_width: int = count(256)
+    decoder_blocks: int = count(1, low=0)
+    dropout: float = share(0.1)
 
 
 class PoseDecoder(nn.Module):
@@ -183,6 +185,7 @@ class ProPose(nn.Module):
         *,
         focal: Tensor | float | None = None,
         center: Tensor | tuple[float, float] = (0.0, 0.0),
+        recalibrated: bool = True,
     ) -> DecodedPoseDistribution | RecalibratedDistribution:
         """The distribution of the 3D pose given 2D keypoints.
 
@@ -191,13 +194,14 @@ class ProPose(nn.Module):
                 numbers of another type than the weights, and integers, are converted.
             confidence: `(..., J)` in 0..1; 0 means not seen. Left out: all finite joints are seen.
             focal: Focal length in the unit of `p2d`, a number or `(...)`. Where it is known, people
-                off the image centre are rectified; left out, the angle stays uncertain.
+                off the image center are rectified; left out, the angle stays uncertain.
             center: Principal point in the unit of `p2d`, `(2,)` or `(..., 2)`; used with `focal`.
+            recalibrated: Whether what was fitted on held-out data is applied, where the model's
+                `calibration` was; otherwise the distribution is as it was trained.
 
         Returns:
-            A distribution with batch shape `(...)` and event shape `(J, 3)`: metres, root-relative,
-            camera axes (x right, y down, z forward). Recalibrated, where the model's `calibration`
-            is fitted and `calibration.enabled`.
+            A distribution with batch shape `(...)` and event shape `(J, 3)`: meters, root-relative,
+            camera axes (x right, y down, z forward).
 
         Raises:
             InputError: If a shape is wrong, a confidence is NaN, fewer than two joints are seen, or
@@ -212,6 +216,8 @@ class ProPose(nn.Module):
             center=center,
         )
         distribution = self.distribution(evidence)
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
     forward = conditional
@@ -223,7 +229,7 @@ class ProPose(nn.Module):
             self.latent_distribution(evidence.features),
             self.bind_decoder(evidence.features),
             self.noise_scale,
-            encoder=partial(self._centre, evidence.features),
+            encoder=partial(self._center, evidence.features),
             rotation=rotation,
         )
 
@@ -232,20 +238,20 @@ class ProPose(nn.Module):
         return self.flow(self.encoder2d(features))
 
     def bind_decoder(self, features: Tensor) -> Callable[[Tensor], Tensor]:
-        """The decoder k for fixed evidence: `(..., d) -> (..., J - 1, 3)` in metres."""
+        """The decoder k for fixed evidence: `(..., d) -> (..., J - 1, 3)` in meters."""
         return partial(self._joints, self.decoder.bind(features))
 
-    def standardise(self, joints: Tensor) -> Tensor:
-        """Joints `(..., J - 1, 3)` in metres to the networks' vectors `(..., 3 (J - 1))`."""
+    def standardize(self, joints: Tensor) -> Tensor:
+        """Joints `(..., J - 1, 3)` in meters to the networks' vectors `(..., 3 (J - 1))`."""
         return (joints.flatten(-2) - self.pose_mean) / self.pose_std
 
     def embed(self, joints: Tensor, features: Tensor) -> torch.distributions.Independent:
         """PILGD of poses `(..., J - 1, 3)` in the evidence's axes (eq. 1-2)."""
-        x = self.standardise(joints)
+        x = self.standardize(joints)
         features = features.expand(*x.shape[:-1], features.shape[-1])
         return self.pilgd(torch.cat([x, features], -1))
 
-    def _centre(self, features: Tensor, joints: Tensor) -> Tensor:
+    def _center(self, features: Tensor, joints: Tensor) -> Tensor:
         return self.embed(joints, features).mean
 
     def _joints(self, decode: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:

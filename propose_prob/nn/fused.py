@@ -1,4 +1,4 @@
-"""Networks for inference only: fused kernels, in-place arithmetic, weights laid out once.
+"""Inference-only networks: fused kernels and preprocessed weights.
 
 On CPUs, torch's own inference compiler calls oneDNN with weights in that library's own layout and
 with activation or addition fused into the matrix product. These modules call the same operators

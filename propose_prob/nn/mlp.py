@@ -1,4 +1,4 @@
-"""Small residual networks whose context part is computed once for each context."""
+"""Residual MLPs whose context part is computed once for each context."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class _Block(nn.Module):
 
 
 def zero_output(network: ResidualMLP | ConditionalMLP) -> None:
-    """Makes the network's output zero at initialisation, so that a coupling starts as identity.
+    """Makes the network's output zero at initialization, so that a coupling starts as identity.
 
     Example:
         >>> network = ResidualMLP(6, 2, width=8)

@@ -1,4 +1,4 @@
-"""The figure of `propose-prob demo`: one detection, its hypotheses from two sides, uncertainty."""
+"""Figure of `propose-prob demo`: a detection, its hypotheses from two sides, uncertainty."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class DemoContent:
         p2d: Keypoints `(J, 2)` in the photo's pixels.
         visible: Which of them were seen, `(J,)`.
         reprojected: Hypotheses projected into the photo `(S, J, 2)`, pixels.
-        poses: Hypotheses `(S, J, 3)`, metres.
-        point: Point estimate `(J, 3)`, metres.
-        spread: Spread of each joint `(J,)`, metres.
-        radius: Radius that holds 90 % of the draws `(J,)`, metres.
+        poses: Hypotheses `(S, J, 3)`, meters.
+        point: Point estimate `(J, 3)`, meters.
+        spread: Spread of each joint `(J,)`, meters.
+        radius: Radius that holds 90 % of the draws `(J,)`, meters.
         skeleton: The joint set.
         model: Name of the model.
         credit: Credit line of the photo.
@@ -152,8 +152,8 @@ def _photo_panel(ax: Axes, content: DemoContent) -> None:
     draw_keypoints(ax, content.p2d, content.skeleton, visible=content.visible)
     high, wide = content.image.shape[:2]
     # A square as wide as the photo, around the person.
-    centre = (np.nanmin(content.p2d[:, 1]) + np.nanmax(content.p2d[:, 1])) / 2
-    top = float(np.clip(centre - wide / 2, 0, max(high - wide, 0)))
+    center = (np.nanmin(content.p2d[:, 1]) + np.nanmax(content.p2d[:, 1])) / 2
+    top = float(np.clip(center - wide / 2, 0, max(high - wide, 0)))
     ax.set_xlim(0, wide)
     ax.set_ylim(min(top + wide, high), top)
     ax.set_axis_off()
@@ -182,7 +182,7 @@ def _photo_panel(ax: Axes, content: DemoContent) -> None:
 
 
 def _apart(values: Array, gap: float) -> Array:
-    """Values in the same order, moved so that neighbours are at least `gap` apart."""
+    """Values in the same order, moved so that neighbors are at least `gap` apart."""
     order = np.argsort(values)
     moved = values[order].astype(float)
     for index in range(1, len(moved)):
@@ -216,8 +216,8 @@ def _view_panels(front: Axes, aside: Axes, content: DemoContent, *, ratio: float
             point=content.point,
             visible=content.visible,
         )
-        centre = middle[VIEWS[view][0][0]]
-        ax.set_xlim(centre - half * ratio, centre + half * ratio)
+        center = middle[VIEWS[view][0][0]]
+        ax.set_xlim(center - half * ratio, center + half * ratio)
         ax.set_ylim(-middle[1] - half, -middle[1] + half)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MultipleLocator(0.5))
@@ -251,7 +251,7 @@ def _texts(figure: Figure, content: DemoContent) -> None:
         color=INK,
     )
     handles: list[Any] = [
-        Line2D([], [], color=colour, linewidth=2.8, label=side) for side, colour in SIDES.items()
+        Line2D([], [], color=color, linewidth=2.8, label=side) for side, color in SIDES.items()
     ]
     handles += [
         Line2D(

@@ -1,7 +1,7 @@
-"""Plots of what an evaluation says about a distribution, one function each on matplotlib axes.
+"""Plots of calibration and sharpness on matplotlib axes.
 
-Numbers come in as `propose_prob.evaluation` gives them; lengths go in in metres (or millimetres
-where the report has them so) and are drawn in millimetres.
+Numbers come in as `propose_prob.evaluation` gives them; lengths go in in meters (or millimeters
+where the report has them so) and are drawn in millimeters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "draw_spread_error",
 ]
 
-#: Colours of lines that stand beside each other, apart for colour-blind readers too.
+#: Colors of lines that stand beside each other, apart for color-blind readers too.
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -63,9 +63,9 @@ def draw_calibration(ax: Axes, curves: Mapping[str, Calibration], *, joints: boo
     if joints:
         frequencies = next(iter(shown.values())).frequencies.numpy()
         ax.plot(LEVELS, frequencies, color=SEEN, linewidth=0.6, alpha=0.45, zorder=2)
-    for colour, (name, c) in zip(_LINES, shown.items(), strict=False):
+    for color, (name, c) in zip(_LINES, shown.items(), strict=False):
         label = f"{name}: ECE {c.error:.3f} ({c.signed:+.3f})"
-        ax.plot(LEVELS, c.curve.numpy(), color=colour, linewidth=2, label=label, zorder=3)
+        ax.plot(LEVELS, c.curve.numpy(), color=color, linewidth=2, label=label, zorder=3)
     ax.text(0.04, 0.66, "too wide", color=FAINT, transform=ax.transAxes)
     ax.text(0.70, 0.36, "too narrow", color=FAINT, transform=ax.transAxes)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -95,8 +95,8 @@ def draw_pit(ax: Axes, density: Tensor) -> None:
     heights = density.nanmean(1).numpy()
     edges = np.linspace(0, 1, len(heights) + 1)
     ax.axhline(1, color=FAINT, linewidth=1, linestyle="--", zorder=1)
-    for axis, (name, colour) in enumerate(zip(("across", "down", "depth"), _LINES, strict=False)):
-        ax.stairs(heights[:, axis], edges, color=colour, linewidth=1.8, label=name, zorder=2)
+    for axis, (name, color) in enumerate(zip(("across", "down", "depth"), _LINES, strict=False)):
+        ax.stairs(heights[:, axis], edges, color=color, linewidth=1.8, label=name, zorder=2)
     ax.set(xlim=(0, 1), ylim=(0, max(2.0, 1.25 * float(np.nanmax(heights)))))
     ax.set_xlabel("place of the truth in the distribution of its coordinate")
     ax.set_ylabel("density (1 is right)")
@@ -119,8 +119,8 @@ def draw_best_of(ax: Axes, curves: Mapping[str, Mapping[int, float]]) -> None:
     """
     if not curves:
         raise InputError("expected at least one curve, got none")
-    for colour, (name, curve) in zip(_LINES, curves.items(), strict=False):
-        ax.plot(list(curve), list(curve.values()), color=colour, marker="o", markersize=3.5,
+    for color, (name, curve) in zip(_LINES, curves.items(), strict=False):
+        ax.plot(list(curve), list(curve.values()), color=color, marker="o", markersize=3.5,
                 linewidth=1.6, label=name)  # fmt: skip
     counts = sorted({m for curve in curves.values() for m in curve})
     ax.set_xscale("log")
@@ -141,7 +141,7 @@ def draw_spread_error(ax: Axes, result: SpreadError) -> None:
 
     Args:
         ax: Where to draw.
-        result: As `SpreadErrorHistogram.compute` gives it, in metres.
+        result: As `SpreadErrorHistogram.compute` gives it, in meters.
 
     Example:
         >>> import torch
@@ -167,7 +167,7 @@ def draw_sparsification(ax: Axes, result: SpreadError) -> None:
 
     Args:
         ax: Where to draw.
-        result: As `SpreadErrorHistogram.compute` gives it, in metres.
+        result: As `SpreadErrorHistogram.compute` gives it, in meters.
 
     Example:
         >>> import torch
@@ -182,8 +182,8 @@ def draw_sparsification(ax: Axes, result: SpreadError) -> None:
         ("largest spread first", result.by_spread, _LINES[0], "-"),
         ("largest error first (the best there is)", result.by_error, INK, "--"),
     )
-    for name, values, colour, style in curves:
-        ax.plot(removed, 1000 * values.numpy(), color=colour, linestyle=style, label=name)
+    for name, values, color, style in curves:
+        ax.plot(removed, 1000 * values.numpy(), color=color, linestyle=style, label=name)
     ax.fill_between(removed, 1000 * result.by_error.numpy(), 1000 * result.by_spread.numpy(),
                     color=_LINES[0], alpha=0.12, linewidth=0)  # fmt: skip
     start = 1000 * float(result.by_spread[0])
@@ -212,10 +212,10 @@ def draw_ellipsoids(
 
     Args:
         ax: Where to draw.
-        samples: Samples of one pose `(S, J, 3)`, metres, camera axes.
+        samples: Samples of one pose `(S, J, 3)`, meters, camera axes.
         skeleton: The joint set.
         view: From where, as in `draw_poses`.
-        visible: Joints that were seen in 2D `(J,)`; the ellipses of others have the colour of
+        visible: Joints that were seen in 2D `(J,)`; the ellipses of others have the color of
             hidden joints.
         truth: The true pose `(J, 3)`, drawn as crosses.
         deviations: Half axes in standard deviations.
@@ -240,25 +240,25 @@ def draw_ellipsoids(
     (across, across_sign), (up, up_sign), across_label, up_label = VIEWS[view]
     signs = np.array([across_sign, up_sign])
     flat = samples[..., [across, up]] * signs
-    centre = flat.mean(0)
+    center = flat.mean(0)
     side = sides(skeleton)
     for child, parent in skeleton.bones:
-        colour = SIDES[side[child]]
-        ax.plot(*centre[[child, parent]].T, color=colour, linewidth=2, zorder=2)
+        color = SIDES[side[child]]
+        ax.plot(*center[[child, parent]].T, color=color, linewidth=2, zorder=2)
     for joint in range(skeleton.num_joints):
         values, vectors = np.linalg.eigh(np.cov(flat[:, joint].T))
         width, height = 2 * deviations * np.sqrt(values.clip(0))
         angle = float(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])))
         hidden = visible is not None and not visible[joint]
-        colour = HIDDEN if hidden else SIDES[side[joint]]
+        color = HIDDEN if hidden else SIDES[side[joint]]
         ax.add_patch(
             Ellipse(
-                (float(centre[joint, 0]), float(centre[joint, 1])),
+                (float(center[joint, 0]), float(center[joint, 1])),
                 float(width),
                 float(height),
                 angle=angle,
-                facecolor=colour,
-                edgecolor=colour,
+                facecolor=color,
+                edgecolor=color,
                 alpha=0.28,
                 zorder=3,
             )

@@ -1,4 +1,4 @@
-"""Drawing with matplotlib: keypoints on a photo, hypotheses from several sides, spread per joint.
+"""Matplotlib drawing of keypoints, hypotheses and standard deviations.
 
 3D poses are drawn as orthographic views on plain axes: lengths can be compared along any direction,
 which a perspective box of three axes does not allow. matplotlib is imported when a figure is made.
@@ -29,7 +29,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 View = Literal["camera", "side", "top"]
 
-#: Okabe and Ito's palette: blue and vermilion stay apart for colour-blind readers.
+#: Okabe and Ito's palette: blue and vermilion stay apart for color-blind readers.
 SIDES = {"left": "#0072B2", "right": "#D55E00", "middle": "#4D4D4D"}
 SEEN, HIDDEN, CLOUD = "#7F8C99", "#AA3377", "#FF7AC6"
 INK, FAINT = "#22272E", "#8A929B"
@@ -85,7 +85,7 @@ def visible_bones(skeleton: Skeleton, visible: Sequence[bool]) -> list[tuple[int
 def draw_keypoints(
     ax: Axes, p2d: Array, skeleton: Skeleton, *, visible: Array, width: float = 2.6
 ) -> None:
-    """Draw a 2D skeleton: left, right and middle coloured, bridges over missing joints dashed.
+    """Draw a 2D skeleton: left, right and middle colored, bridges over missing joints dashed.
 
     Args:
         ax: Where to draw, for instance over a photo.
@@ -139,8 +139,8 @@ def draw_poses(
     """Draw pose hypotheses thin and translucent, and an estimate bold, in one orthographic view.
 
     Args:
-        ax: Where to draw; both axes get the same scale, in metres.
-        poses: Hypotheses `(S, J, 3)`, metres, camera axes (x right, y down, z forward).
+        ax: Where to draw; both axes get the same scale, in meters.
+        poses: Hypotheses `(S, J, 3)`, meters, camera axes (x right, y down, z forward).
         skeleton: The joint set.
         view: From where: `"camera"`, `"side"` (the camera stands to the left) or `"top"` (the
             camera stands below).
@@ -168,11 +168,11 @@ def draw_poses(
     flat = poses[..., [across, up]] * np.array([across_sign, up_sign])
     side = sides(skeleton)
     opacity = min(1.0, 16 / len(poses)) if alpha is None else alpha
-    # Pose by pose, so that no limb of one colour always covers the others.
+    # Pose by pose, so that no limb of one color always covers the others.
     lines = [pose[[child, parent]] for pose in flat for child, parent in skeleton.bones]
-    colours = [SIDES[side[child]] for child, _ in skeleton.bones] * len(poses)
+    colors = [SIDES[side[child]] for child, _ in skeleton.bones] * len(poses)
     ax.add_collection(
-        LineCollection(lines, colors=colours, linewidths=0.7, alpha=opacity, capstyle="round")
+        LineCollection(lines, colors=colors, linewidths=0.7, alpha=opacity, capstyle="round")
     )
     if point is not None:
         best = point[..., [across, up]] * np.array([across_sign, up_sign])
@@ -188,12 +188,12 @@ def draw_poses(
             )
         seen = np.ones(skeleton.num_joints, bool) if visible is None else visible
         for joint in range(skeleton.num_joints):
-            colour = SIDES[side[joint]]
+            color = SIDES[side[joint]]
             ax.scatter(
                 best[joint, 0],
                 best[joint, 1],
                 s=24,
-                facecolor=colour if seen[joint] else "white",
+                facecolor=color if seen[joint] else "white",
                 edgecolor="white" if seen[joint] else HIDDEN,
                 linewidth=0.9 if seen[joint] else 1.8,
                 zorder=4,
@@ -212,14 +212,14 @@ def draw_spread(
     visible: Array,
     radius: Array | None = None,
 ) -> None:
-    """Horizontal bars of each joint's spread, from head to feet, seen and hidden joints coloured.
+    """Horizontal bars of each joint's spread, from head to feet, seen and hidden joints colored.
 
     Args:
         ax: Where to draw.
-        spread: Spread of each joint `(J,)`, metres; drawn in millimetres.
+        spread: Spread of each joint `(J,)`, meters; drawn in millimeters.
         skeleton: The joint set; its root is left out.
         visible: Which joints were seen in 2D, `(J,)` booleans.
-        radius: Radius that holds 90 % of the draws `(J,)`, metres; drawn as a tick.
+        radius: Radius that holds 90 % of the draws `(J,)`, meters; drawn as a tick.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -228,13 +228,13 @@ def draw_spread(
     """
     order = [j for j in _head_to_feet(skeleton) if j != skeleton.root]
     values = 1000 * spread[order]
-    colours = [SEEN if visible[j] else HIDDEN for j in order]
+    colors = [SEEN if visible[j] else HIDDEN for j in order]
     rows = np.arange(len(order))
-    ax.barh(rows, values, height=0.66, color=colours, zorder=2)
+    ax.barh(rows, values, height=0.66, color=colors, zorder=2)
     ends = values
     if radius is not None:
         ends = np.maximum(values, 1000 * radius[order])
-        ax.hlines(rows, values, ends, color=colours, linewidth=1.1, zorder=2)
+        ax.hlines(rows, values, ends, color=colors, linewidth=1.1, zorder=2)
         ax.scatter(1000 * radius[order], rows, marker="|", s=42, color=INK, linewidth=1.3, zorder=3)
     ax.set_yticks(rows, [skeleton.joint_names[j] for j in order])
     for label, j in zip(ax.get_yticklabels(), order, strict=True):

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing else: text, tables and drawings in one file."""
+"""An evaluation as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -333,14 +333,14 @@ def _figures(*drawings: tuple[str, Callable[[Axes], None]]) -> str:
 
 
 def _svg(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
-    """A drawing as inline SVG whose ink follows the page's colours."""
+    """A drawing as inline SVG whose ink follows the page's colors."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "propose_prob", "font.size": 9.0}
-    style |= {name: INK for name in ("axes.edgecolor", "axes.labelcolor", "text.color")}
-    style |= {name: INK for name in ("xtick.color", "ytick.color")}
+    style |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color"), INK)
+    style |= dict.fromkeys(("xtick.color", "ytick.color"), INK)
     style |= {"axes.spines.top": False, "axes.spines.right": False, "path.simplify": True}
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
@@ -354,8 +354,8 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
     text = text[text.index("<svg") :]
     # The description holds addresses of vocabularies, which are names and not to be fetched.
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    for colour, name in ((INK, "ink"), (FAINT, "faint"), (SIDES["middle"], "middle")):
-        text = re.sub(re.escape(colour), f"var(--{name})", text, flags=re.IGNORECASE)
+    for color, name in ((INK, "ink"), (FAINT, "faint"), (SIDES["middle"], "middle")):
+        text = re.sub(re.escape(color), f"var(--{name})", text, flags=re.IGNORECASE)
     # White halos and rims stand for the paper.
     text = re.sub(r"#ffffff", "var(--paper)", text, flags=re.IGNORECASE)
     return _own_names(re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", text, count=1))

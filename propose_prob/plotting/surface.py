@@ -1,4 +1,4 @@
-"""A body's surface, drawn with matplotlib alone."""
+"""Matplotlib drawing of a body's surface."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def draw_surface(
 
     Args:
         ax: Where to draw.
-        vertices: `(V, 3)`, camera axes (x right, y down, z forward); metres.
+        vertices: `(V, 3)`, camera axes (x right, y down, z forward); meters.
         faces: Triangles `(F, 3)`, counter-clockwise from outside as SMPL's are.
         image: Where the camera sees the vertices, `(V, 2)`: then these are drawn, over a photo for
             instance, in the data units of `ax`, whose y axis may point down.
         view: From where, without `image`.
-        color: Colour of a triangle that faces the viewer.
+        color: Color of a triangle that faces the viewer.
         alpha: Opacity of the whole.
 
     Raises:

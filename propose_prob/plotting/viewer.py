@@ -1,4 +1,4 @@
-"""One HTML page on which stored poses can be turned, stepped through and compared."""
+"""A self-contained HTML viewer of stored poses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["write_viewer"]
 
 Array = npt.NDArray[Any]
 
-#: Stands for a missing number where poses are whole millimetres.
+#: Stands for a missing number where poses are whole millimeters.
 _MISSING = -32768
-#: Metres that 16 bits hold in millimetres.
+#: Meters that 16 bits hold in millimeters.
 _REACH = 32.767
 #: Of keypoints and log-densities, which are single precision in a page.
 _LARGEST = 1e30
@@ -47,7 +47,7 @@ def write_viewer(
 
     The page shows hypotheses, point estimate, ground truth and surface in 3D, each relative to the
     root joint, the 2D keypoints and the spread of each joint; it needs no network. Poses are stored
-    in whole millimetres.
+    in whole millimeters.
 
     Args:
         path: File to write, replaced if it exists.
@@ -55,8 +55,8 @@ def write_viewer(
         skeleton: The joint set, J joints.
         title: Heading of the page.
         samples: At most so many hypotheses of each item are stored.
-        truth: Ground truth `(N, J, 3)`, metres, in the axes of `result`; NaN where unknown.
-        vertices: Surface of each item `(N, V, 3)`, metres.
+        truth: Ground truth `(N, J, 3)`, meters, in the axes of `result`; NaN where unknown.
+        vertices: Surface of each item `(N, V, 3)`, meters.
         faces: Its triangles `(F, 3)`, indices of vertices.
 
     Raises:
@@ -110,19 +110,19 @@ def write_viewer(
     for what, values in (("point estimate", point), ("hypotheses", poses), ("spread", spread),
                          ("ground truth", truth), ("surface", vertices)):  # fmt: skip
         _check_reach(what, values)
-    arrays: dict[str, Any] = {"point": _millimetres(point)}
+    arrays: dict[str, Any] = {"point": _millimeters(point)}
     if poses is not None and samples:
-        arrays["poses"] = _millimetres(poses[:, :samples])
+        arrays["poses"] = _millimeters(poses[:, :samples])
         if "lp" in stored:
             arrays["lp"] = _packed(stored["lp"][:, :samples], "<f4")
     if spread is not None:
-        arrays["spread"] = _millimetres(spread)
+        arrays["spread"] = _millimeters(spread)
     if "keypoints" in stored:
         arrays["keypoints"] = _packed(stored["keypoints"], "<f4")
     if truth is not None:
-        arrays["truth"] = _millimetres(truth)
+        arrays["truth"] = _millimeters(truth)
     if vertices is not None and faces is not None:
-        arrays["vertices"], arrays["faces"] = _millimetres(vertices), _packed(faces, "<u4")
+        arrays["vertices"], arrays["faces"] = _millimeters(vertices), _packed(faces, "<u4")
     content = {
         "joints": list(skeleton.joint_names),
         "root": skeleton.root,
@@ -186,7 +186,7 @@ def _check(
 
 
 def _check_reach(what: str, values: Array | None) -> None:
-    """Refuse what whole millimetres of 16 bits do not hold."""
+    """Refuse what whole millimeters of 16 bits do not hold."""
     if values is None:
         return
     far = np.abs(np.nan_to_num(values)).reshape(len(values), -1).max(1)
@@ -211,7 +211,7 @@ def _packed(values: Array, dtype: str) -> dict[str, Any]:
     return {"type": dtype[1:], "shape": list(values.shape), "data": data}
 
 
-def _millimetres(values: Array) -> dict[str, Any]:
+def _millimeters(values: Array) -> dict[str, Any]:
     whole = np.where(np.isfinite(values), 1000 * values, _MISSING)
     return _packed(np.rint(whole), "<i2")
 

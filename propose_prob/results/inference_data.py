@@ -34,7 +34,7 @@ def to_inference_data(
     Args:
         distribution: The distribution that was sampled, event shape `(J, 3)`; its `point_estimate`
             is stored where it has one. None leaves it out.
-        samples: `(S, J, 3)`, or `(S, B, J, 3)` for `B` people; metres.
+        samples: `(S, J, 3)`, or `(S, B, J, 3)` for `B` people; meters.
         joint_names: Names of the J joints.
         keypoints: The 2D evidence, `(J, 2)` or `(B, J, 2)`; NaN where not seen.
         confidence: Its confidence, `(J,)` or `(B, J)`.

@@ -1,4 +1,4 @@
-"""NetCDF files whose writing may fail: an exception then, and nothing is left.
+"""NetCDF files through a file object that survives failing writes.
 
 HDF5 cannot bear that a write fails. It keeps what it could not write, tries again while it closes
 the file and once more while the process ends, and crashes over it. So it writes to an object here

@@ -1,4 +1,4 @@
-"""Result files read back: what `lift`, `fuse`, `smooth` and `fit` wrote, as arrays."""
+"""Read result files of `lift`, `fuse`, `smooth` and `fit` as arrays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StoredResult:
         people: Label of each item's person.
         arrays: Name to array, items first; names and units as in `propose_prob.results.schema`
             (`pose (N, S, J, 3)`, `point_estimate (N, J, 3)`, ...), and for fitted bodies `theta
-            (N, K, 3, 3)`, `shape (N, B)`, `translation (N, 3)` and `joints (N, J, 3)`, metres.
+            (N, K, 3, 3)`, `shape (N, B)`, `translation (N, 3)` and `joints (N, J, 3)`, meters.
         attributes: What the file says about how it was made.
 
     Example:
@@ -56,7 +56,7 @@ class StoredResult:
 
     @property
     def point(self) -> Array:
-        """One pose for each item `(N, J, 3)`, metres: the point estimate or the fitted joints."""
+        """One pose for each item `(N, J, 3)`, meters: the point estimate or the fitted joints."""
         return self.arrays["point_estimate" if "point_estimate" in self.arrays else "joints"]
 
     def take(self, rows: Sequence[int] | Array) -> StoredResult:

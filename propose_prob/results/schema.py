@@ -1,4 +1,4 @@
-"""What a stored result holds: variables, their dimensions, units and groups, in one table.
+"""Schema of stored results: variables, dimensions, units and groups.
 
 ArviZ objects, NetCDF files and npz archives are all written from it, so they cannot drift apart.
 """

@@ -1,4 +1,4 @@
-"""Result files written piece by piece: memory holds one batch, and no torn file is ever left."""
+"""Write result files batch by batch in constant memory."""
 
 from __future__ import annotations
 

@@ -1,19 +1,14 @@
 """Tasks: what users want from a distribution, solved over many people and frames."""
 
-from .completion import CompletedPose, complete, complete_pose
-from .fitting import FittedBody, fit, fit_body, fit_people
-from .fusion import Cameras, Fused, ViewEvidence, fuse_views
-from .lifting import LiftedBatch, lift
+from .completion import complete, complete_pose
+from .fitting import fit, fit_body, fit_people
+from .fusion import Cameras, ViewEvidence, fuse_views
+from .lifting import lift
 from .priors import generic_prior
-from .smoothing import Smoothed, smooth
+from .smoothing import smooth
 
 __all__ = [
     "Cameras",
-    "CompletedPose",
-    "FittedBody",
-    "Fused",
-    "LiftedBatch",
-    "Smoothed",
     "ViewEvidence",
     "complete",
     "complete_pose",

@@ -21,7 +21,7 @@ from ..inference.posteriors import Method, Posterior, posterior
 
 __all__ = ["CompletedPose", "complete", "complete_pose"]
 
-#: Standard deviation, metres, of where a pose stands about the middle of its known joints.
+#: Standard deviation, meters, of where a pose stands about the middle of its known joints.
 _PLACE = 2.0
 
 CompletionModel = Callable[[Tensor | None, Tensor | None], None]
@@ -34,7 +34,7 @@ class CompletedPose:
     Attributes:
         distribution: Weighted draws of what the given distribution was over, joints `(J, 3)` or 6D
             rotations `(K, 6)`.
-        joints: Weighted draws of the joints in which positions were given, metres; the same draws
+        joints: Weighted draws of the joints in which positions were given, meters; the same draws
             in the same order.
         k_hat: Whether the weights can be trusted, `(B,)`: below 0.7 they can (see
             `inference.Posterior`). None for NUTS, which has no weights.
@@ -80,7 +80,7 @@ def complete_pose(
     Args:
         distribution: Distribution of root-relative joints, event shape `(J, 3)`, or of 6D
             rotations, `(K, 6)`, batch shape `(B,)` or `()`.
-        scale: Standard deviation of a known joint's coordinates, metres, a number or `(B, J)`.
+        scale: Standard deviation of a known joint's coordinates, meters, a number or `(B, J)`.
         orientation_scale: Standard deviation of a known orientation, radians.
         kind: Kernel of both errors; a robust one bears wrong markers.
         free_place: Whether positions are in the sensor's own place, so that where the pose stands
@@ -185,9 +185,9 @@ def complete(
 
     Args:
         distribution: Distribution of joints or of rotations; see `complete_pose`.
-        known: Positions `(B, J, 3)`, metres, the distribution's axes; NaN where unknown.
+        known: Positions `(B, J, 3)`, meters, the distribution's axes; NaN where unknown.
         orientations: Global orientations `(B, K, 3, 3)` of a body's joints; NaN where unknown.
-        scale: Standard deviation of a known joint's coordinates, metres.
+        scale: Standard deviation of a known joint's coordinates, meters.
         orientation_scale: Standard deviation of an orientation, radians.
         kind: Kernel of both errors.
         free_place: Whether where the pose stands is unknown.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -27,9 +27,9 @@ from ..io.keypoints import Keypoints
 from ..models.prohmr import BodyEstimate, ProHMR
 from .people import PeopleStream, PersonBatch
 
-__all__ = ["FitStream", "FittedBody", "FittedPeople", "fit", "fit_body", "fit_people"]
+__all__ = ["BodySites", "FitStream", "FittedBody", "FittedPeople", "fit", "fit_body", "fit_people"]
 
-#: Typical root mean square distance of a person's joints to their mean, as seen, metres.
+#: Typical root mean square distance of a person's joints to their mean, as seen, meters.
 _RADIUS = 0.4
 
 #: Standard deviation of the logarithm of a person's image scale about what `_RADIUS` says.
@@ -41,7 +41,38 @@ _NOISE = 0.03
 #: Fewest joints that a body is fitted to.
 _FEWEST = 3
 
-BodyModel = Callable[[Tensor, Tensor], None]
+
+class BodySites(NamedTuple):
+    """What the program of `fit_body` has drawn and computed for `B` people.
+
+    Attributes:
+        rotations: Local rotations `(B, K, 3, 3)`.
+        shape: Shape coefficients `(B, S)`; None for a body that has none.
+        translation: `(B, 3)`, meters, camera axes.
+        joints: The keypoints' joints `(B, J, 3)`, meters, camera axes, translation included.
+        projected: Where the camera sees them, `(B, J, 2)`, keypoint units.
+        focal: Focal length `(B,)`, keypoint units; None for a weak-perspective camera.
+
+    Example:
+        >>> from propose_prob.tasks import generic_prior
+        >>> model = fit_body(generic_prior(2), SkeletonBody(), focal=1000.0)
+        >>> model(torch.randn(2, 17, 2), torch.ones(2, 17)).joints.shape
+        torch.Size([2, 17, 3])
+    """
+
+    rotations: Tensor
+    shape: Tensor | None
+    translation: Tensor
+    joints: Tensor
+    projected: Tensor
+    focal: Tensor | None
+
+
+BodyModel = Callable[[Tensor, Tensor], BodySites]
+"""A program of `keypoints` and `confidence`."""
+
+BodyProgram = Callable[[BodySites], Any]
+"""Further `pyro.sample` statements about the bodies of a fit; the batch is on axis 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +83,16 @@ class FittedBody:
         theta: Local rotations `(B, K, 3, 3)` in SMPL's convention; the first is the orientation in
             camera axes (x right, y down, z forward).
         shape: Shape coefficients of the body, `(B, S)`.
-        translation: Added to the body, `(B, 3)`, metres, camera axes. Its depth is 0 where the
+        translation: Added to the body, `(B, 3)`, meters, camera axes. Its depth is 0 where the
             focal length is unknown: a weak-perspective camera does not tell it.
         camera: Weak-perspective camera `(B, 3)`: image scale at the body's origin (keypoint units
-            per metre) and where the origin is seen (keypoint units).
+            per meter) and where the origin is seen (keypoint units).
         focal: Focal length `(B,)`, keypoint units; None for a weak-perspective camera.
-        joints: The keypoints' joints `(B, J, 3)`, metres, camera axes, translation included.
+        joints: The keypoints' joints `(B, J, 3)`, meters, camera axes, translation included.
         projected: Where the camera sees them, `(B, J, 2)`, keypoint units.
         vertices: Surface `(B, V, 3)`, as `joints`, where the body has one and it was asked for.
-        log_density: What was maximised, `(B,)`, nats.
-        converged: Whether the optimisation ended at a stationary point, `(B,)`.
+        log_density: What was maximized, `(B,)`, nats.
+        converged: Whether the optimization ended at a stationary point, `(B,)`.
         distribution: The distribution that the pose was fitted under.
 
     Example:
@@ -97,6 +128,7 @@ def fit_body(
     focal_spread: float = 0.0,
     likelihood: Kernel = "student_t",
     scale: float | Tensor | None = None,
+    extra: BodyProgram | None = None,
 ) -> BodyModel:
     r"""The Pyro model of a body that was seen as 2D keypoints.
 
@@ -111,9 +143,8 @@ def fit_body(
     `focal` (full perspective only), `joints`, `projected`.
 
     With ProHMR's distribution the keypoints count twice, in the distribution and in their
-    likelihood: the maximum is a regularised fit, as published, and not the mode of a posterior.
-        With a prior that did not see
-    them (`generic_prior`) it is one.
+    likelihood: the maximum is a regularized fit, as published, and not the mode of a posterior.
+    With a prior that did not see them (`generic_prior`) it is one.
 
     Args:
         distribution: Distribution of 6D rotations, batch shape `(B,)` or `()`, event shape `(K,
@@ -128,10 +159,12 @@ def fit_body(
         likelihood: Kernel of the keypoints' errors.
         scale: Their standard deviation at confidence 1, keypoint units, a number or `(B, J)`; by
             default 3 % of a person's root mean square radius in the image.
+        extra: More evidence about the bodies: called with their `BodySites` inside the plate over
+            people (dimension -1), it adds observed sites, such as a foot on a known floor.
 
     Returns:
         A model of `keypoints` `(B, J, 2)`, NaN where not seen, and `confidence` `(B, J)`, for
-        `map_estimate`, NUTS or importance sampling.
+        `map_estimate`, NUTS or importance sampling; it returns its `BodySites`.
 
     Raises:
         InputError: If the distribution is not over 6D rotations, the body cannot give the joint
@@ -148,7 +181,7 @@ def fit_body(
     _check_model(distribution, body, joint_set, focal, focal_spread, scale)
     seen_body = body.only(joint_set) if isinstance(body, MeshBody) else body
 
-    def model(keypoints: Tensor, confidence: Tensor) -> None:
+    def model(keypoints: Tensor, confidence: Tensor) -> BodySites:
         middle, radius = _extent(keypoints, visible_joints(keypoints, confidence))
         noise = scale if scale is not None else (_NOISE * radius)[:, None].expand_as(confidence)
         with pyro.plate("problems", len(keypoints)):
@@ -185,6 +218,10 @@ def fit_body(
             pyro.deterministic("projected", projected, event_dim=2)
             error = KeypointLikelihood(projected, confidence, scale=noise, kind=likelihood)
             pyro.sample("keypoints", error, obs=keypoints)
+            sites = BodySites(rotations, shape, translation, joints, projected, length)
+            if extra is not None:
+                extra(sites)
+        return sites
 
     return model
 
@@ -202,6 +239,7 @@ def fit(
     focal_spread: float = 0.0,
     likelihood: Kernel = "student_t",
     scale: float | Tensor | None = None,
+    extra: BodyProgram | None = None,
     solver: Solver = "auto",
     batch_size: int = 64,
     max_steps: int = 500,
@@ -229,6 +267,7 @@ def fit(
         focal_spread: How uncertain the focal length is; see `fit_body`.
         likelihood: Kernel of the keypoints' errors.
         scale: Their standard deviation.
+        extra: More evidence about the bodies; see `fit_body`.
         solver: See `map_estimate`.
         batch_size: Most people who are fitted at once.
         max_steps: Most steps of each solver.
@@ -262,6 +301,7 @@ def fit(
         focal_spread=focal_spread,
         likelihood=likelihood,
         scale=scale,
+        extra=extra,
     )
     p2d, confidence = as_dtype(p2d, confidence, _precision(distribution, start))
     seen = _check_keypoints(distribution, p2d, confidence)

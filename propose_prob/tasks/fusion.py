@@ -18,7 +18,12 @@ from ..distributions.support import InsertRoot, RootRelative
 from ..errors import InputError
 from ..geometry.camera import project
 from ..geometry.normalization import visible_joints
-from ..geometry.rotations import matrix_from_6d, matrix_from_axis_angle, sixd_from_matrix
+from ..geometry.rotations import (
+    matrix_from_6d,
+    matrix_from_axis_angle,
+    nearest_rotation,
+    sixd_from_matrix,
+)
 from ..inference import map_estimate
 from ..inference.coordinates import coordinates
 from ..inference.map import Solver
@@ -39,7 +44,7 @@ __all__ = [
     "turn_pose",
 ]
 
-#: Least spread of a fitted prior in any direction, metres.
+#: Least spread of a fitted prior in any direction, meters.
 _RIGID = 0.015
 
 
@@ -281,7 +286,7 @@ def root_of(distribution: Any) -> int:
 
 
 def align(poses: Tensor, seen: Tensor, *, rounds: int = 5) -> tuple[Tensor, Tensor]:
-    """Rotations that bring a mean pose to each of several poses of it (generalised Procrustes).
+    """Rotations that bring a mean pose to each of several poses of it (generalized Procrustes).
 
     Source: Gower, "Generalized Procrustes analysis", Psychometrika 40 (1975); proper rotations
     about the root only.
@@ -300,21 +305,13 @@ def align(poses: Tensor, seen: Tensor, *, rounds: int = 5) -> tuple[Tensor, Tens
     weight = seen.to(poses.dtype)[..., None, None]
     rotation = torch.eye(3, dtype=poses.dtype, device=poses.device).expand(*seen.shape, 3, 3)
     for _ in range(rounds):
-        rotation = kabsch(mean[:, None], poses)
+        rotation, _ = nearest_rotation(poses.mT @ mean[:, None])
         # The first view keeps its axes.
         anchor = rotation[torch.arange(len(poses)), first]
         rotation = rotation @ anchor.mT[:, None]
         mean = (weight * (poses @ rotation)).sum(1) / weight.sum(1)
     eye = torch.eye(3, dtype=poses.dtype, device=poses.device)
     return mean, torch.where(seen[..., None, None], rotation, eye)
-
-
-def kabsch(source: Tensor, target: Tensor) -> Tensor:
-    """Rotation `(..., 3, 3)` about the origin that brings points `(..., J, 3)` to others."""
-    u, _, vh = torch.linalg.svd(target.mT @ source)
-    sign = torch.linalg.det(u @ vh).sign()
-    ones = torch.ones_like(sign)
-    return (u * torch.stack([ones, ones, sign], -1)[..., None, :]) @ vh
 
 
 def place_root(
@@ -355,7 +352,7 @@ def pose_prior(poses: Tensor, *, root: int = 0) -> Any:
     than the distributions that are divided by it, so that a quotient has a maximum.
 
     Args:
-        poses: Examples in camera axes `(N, J, 3)`, metres, more than 3 (J - 1) of them, for
+        poses: Examples in camera axes `(N, J, 3)`, meters, more than 3 (J - 1) of them, for
             instance a training split's.
         root: Index of the root joint.
 
@@ -398,7 +395,7 @@ class Cameras:
 
     Attributes:
         rotation: World to camera axes, `(..., V, 3, 3)`.
-        translation: The world's origin seen from the camera, `(..., V, 3)`, metres; needed for
+        translation: The world's origin seen from the camera, `(..., V, 3)`, meters; needed for
             keypoints.
         focal: Focal length in the unit of the keypoints, a number, `(..., V)`, or `(..., V, 2)` for
             both axes; needed for keypoints.
@@ -425,7 +422,7 @@ class ViewEvidence:
         confidence: `(..., V, J)`.
         kernel: How fast evidence against far keypoints grows.
         body: For distributions over rotations: maps matrices `(B, K, 3, 3)` to the J joints `(B, J,
-            3)` relative to their root, metres.
+            3)` relative to their root, meters.
 
     Example:
         >>> import pyro.distributions as dist
@@ -449,13 +446,13 @@ class Fused:
     """The pose that several views agree on; leading axis B only where the distributions had it.
 
     Attributes:
-        pose: Fused joints `(B, J, 3)`, metres, root-relative, or 6D rotations `(B, K, 6)` of which
+        pose: Fused joints `(B, J, 3)`, meters, root-relative, or 6D rotations `(B, K, 6)` of which
             the first is the orientation. In world axes where cameras are known, else in those of
             the first view seen.
         in_views: The pose in each view's axes, `(B, V, *event)`; of eq. 12 each view's own.
         rotation: From the axes of `pose` to each view's, `(B, V, 3, 3)`.
         translation: Where the root stands in the world, `(B, 3)`, where keypoints were given.
-        log_density: Log-density that was maximised, `(B,)`, up to a constant.
+        log_density: Log-density that was maximized, `(B,)`, up to a constant.
         converged: `(B,)`.
 
     Example:
@@ -571,7 +568,7 @@ def fuse_views(
     groups, single = _groups(distributions)
     batch = groups[0].distribution.batch_shape[0]
     views = sum(group.views for group in groups)
-    points = torch.cat([_centre(group) for group in groups], 1).detach()
+    points = torch.cat([_center(group) for group in groups], 1).detach()
     seen = _seen(seen, batch, views, points)
     root = root_of(groups[0].distribution)
     if agreement is not None and (root >= 0 or cameras is not None or prior == "once"):
@@ -608,7 +605,7 @@ def fuse_views(
         in_views = values["in_views"]
         rotation = _orientations(in_views, seen)
         mean = values["mean"]
-        body = kabsch(torch.eye(3).to(mean).expand_as(mean), mean.mT)
+        body, _ = nearest_rotation(mean)
         first = in_views[torch.arange(batch), seen.to(torch.uint8).argmax(-1), :1]
         pose = torch.cat([first, sixd_from_matrix(body)], 1)
     else:
@@ -657,7 +654,7 @@ def _groups(distributions: Any) -> tuple[tuple[ViewGroup, ...], bool]:
     return tuple(ViewGroup(distribution, stacked=not many) for distribution in listed), single
 
 
-def _centre(group: ViewGroup) -> Tensor:
+def _center(group: ViewGroup) -> Tensor:
     place = group.place()
     centre = group.outer(place.value(place.start()))
     if not bool(centre.isfinite().all()):

@@ -47,9 +47,9 @@ class LiftedBatch:
 
     Attributes:
         distribution: The distribution, batch shape `(B,)`, event shape `(J, 3)`.
-        samples: Independent draws `(S, B, J, 3)`, metres, root-relative, camera axes.
-        point_estimate: The distribution's point estimate `(B, J, 3)`, metres.
-        spread: Root mean square distance of each joint's samples to their mean `(B, J)`, metres.
+        samples: Independent draws `(S, B, J, 3)`, meters, root-relative, camera axes.
+        point_estimate: The distribution's point estimate `(B, J, 3)`, meters.
+        spread: Root mean square distance of each joint's samples to their mean `(B, J)`, meters.
         p2d: Keypoints in the model's joint set `(B, J, 2)`, unit as given; NaN where not seen.
         confidence: Their confidence `(B, J)`; 0 where not seen.
         frames: Name of each person's frame.

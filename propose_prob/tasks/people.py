@@ -1,4 +1,4 @@
-"""Streams of people: from frames of keypoints to batches of those of whom enough was seen."""
+"""Batches of people from streams of keypoint frames."""
 
 from __future__ import annotations
 

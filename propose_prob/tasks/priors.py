@@ -1,4 +1,4 @@
-"""Distributions over body pose that know nothing but how far joints usually turn."""
+"""Priors over body pose from how far joints usually turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from torch.distributions import Distribution, Transform, constraints
 
 from ..distributions.flow import diagonal_normal
 from ..errors import InputError
-from ..geometry.rotations import axis_angle_from_matrix, matrix_from_6d, sixd_from_matrix
+from ..geometry.rotations import (
+    axis_angle_from_matrix,
+    matrix_from_6d,
+    nearest_rotation,
+    sixd_from_matrix,
+)
 
 __all__ = ["AngleDistribution", "generic_prior"]
 
@@ -33,7 +38,7 @@ class AngleDistribution(dist.TransformedDistribution):
     there a mixture.
 
     Args:
-        centre: Rotations at the centre, `(..., K, 3, 3)`.
+        center: Rotations at the center, `(..., K, 3, 3)`.
         spread: Standard deviation of the rotation vectors, `(..., K, 3)`, radians.
         validate_args: As in torch.
 
@@ -47,21 +52,21 @@ class AngleDistribution(dist.TransformedDistribution):
     constant_ladj = True
 
     def __init__(
-        self, centre: Tensor, spread: Tensor, *, validate_args: bool | None = None
+        self, center: Tensor, spread: Tensor, *, validate_args: bool | None = None
     ) -> None:
-        batch = torch.broadcast_shapes(centre.shape[:-2], spread.shape[:-1])
+        batch = torch.broadcast_shapes(center.shape[:-2], spread.shape[:-1])
         scale = spread.expand(*batch, 3).flatten(-2)
         base = diagonal_normal(torch.zeros_like(scale), scale)
-        super().__init__(base, [_Turn(centre)], validate_args=validate_args)
+        super().__init__(base, [_Turn(center)], validate_args=validate_args)
 
     @property
     def mode(self) -> Tensor:
-        """The centre, `batch_shape + (K, 6)`: the most probable rotation vectors are zero."""
+        """The center, `batch_shape + (K, 6)`: the most probable rotation vectors are zero."""
         return self.transforms[0](self.base_dist.mode)
 
     @property
     def point_estimate(self) -> Tensor:
-        """The centre."""
+        """The center."""
         return self.mode
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -81,15 +86,15 @@ class AngleDistribution(dist.TransformedDistribution):
 
 
 class _Turn(Transform):
-    """Rotation vectors `(..., 3 K)` to 6D rotations `(..., K, 6)` about a centre."""
+    """Rotation vectors `(..., 3 K)` to 6D rotations `(..., K, 6)` about a center."""
 
     domain = constraints.real_vector
     codomain = constraints.independent(constraints.real, 2)
     bijective = True
 
-    def __init__(self, centre: Tensor) -> None:
+    def __init__(self, center: Tensor) -> None:
         super().__init__(cache_size=0)
-        self.centre = centre
+        self.center = center
 
     def with_cache(self, cache_size: int = 1) -> _Turn:
         return self
@@ -101,10 +106,10 @@ class _Turn(Transform):
         return torch.Size((*shape[:-2], 3 * shape[-2]))
 
     def _call(self, x: Tensor) -> Tensor:
-        return sixd_from_matrix(self.centre @ _exponential(x.unflatten(-1, (-1, 3))))
+        return sixd_from_matrix(self.center @ _exponential(x.unflatten(-1, (-1, 3))))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return axis_angle_from_matrix(self.centre.mT @ matrix_from_6d(y)).flatten(-2)
+        return axis_angle_from_matrix(self.center.mT @ matrix_from_6d(y)).flatten(-2)
 
 
 def _exponential(v: Tensor) -> Tensor:
@@ -131,7 +136,7 @@ def generic_prior(
 ) -> AngleDistribution:
     """Prior of a pose of which nothing was seen: each joint angle normal, any orientation.
 
-    The orientation is centred on an upright person who faces the camera.
+    The orientation is centered on an upright person who faces the camera.
 
     Args:
         batch: B, number of people.
@@ -159,26 +164,18 @@ def generic_prior(
     if theta is None:
         if joints < 1:
             raise InputError(f"expected at least one joint, got {joints}")
-        centre = torch.eye(3).repeat(joints, 1, 1)
+        center = torch.eye(3).repeat(joints, 1, 1)
         deviation = torch.full((joints, 3), spread)
     else:
         if theta.ndim != 4 or theta.shape[-2:] != (3, 3) or len(theta) < 2:
             raise InputError(
                 f"expected theta of shape (N, K, 3, 3) with N >= 2, got {tuple(theta.shape)}"
             )
-        centre = _mean_rotation(theta)
-        angles = axis_angle_from_matrix(centre.mT @ theta)
+        center, _ = nearest_rotation(theta.mean(0))
+        angles = axis_angle_from_matrix(center.mT @ theta)
         # Hands that never move in the data would otherwise be fixed for good.
         deviation = angles.square().mean(0).sqrt().clamp_min(0.02)
-    facing = torch.diag(centre.new_tensor([1.0, -1.0, -1.0]))
-    centre = torch.cat([facing[None], centre[1:]])
+    facing = torch.diag(center.new_tensor([1.0, -1.0, -1.0]))
+    center = torch.cat([facing[None], center[1:]])
     deviation = torch.cat([torch.full_like(deviation[:1], _FREE), deviation[1:]])
-    return AngleDistribution(centre.repeat(batch, 1, 1, 1), deviation.repeat(batch, 1, 1))
-
-
-def _mean_rotation(theta: Tensor) -> Tensor:
-    """The rotations `(K, 3, 3)` nearest to the mean matrices of `(N, K, 3, 3)`."""
-    u, _, vt = torch.linalg.svd(theta.mean(0))
-    sign = torch.ones_like(u[..., 0])
-    sign[..., -1] = torch.det(u @ vt)
-    return (u * sign[..., None, :]) @ vt
+    return AngleDistribution(center.repeat(batch, 1, 1, 1), deviation.repeat(batch, 1, 1))

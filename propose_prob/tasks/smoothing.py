@@ -133,22 +133,22 @@ class MotionSystem:
 
         Returns:
             Changes of `e` `(N, d)` and `x` `(T, n)`, and what then is noise: `x` less the pose of
-            its linearised distribution `(N, n)`.
+            its linearized distribution `(N, n)`.
         """
         factor = 1 + damping[:, None]
-        centre = mean - (jacobian @ (e / factor)[..., None])[..., 0]
+        center = mean - (jacobian @ (e / factor)[..., None])[..., 0]
         precision, main = self._system(jacobian, factor, weights)
         bands = _motion_bands(weights, self.count)
         pull = -multiply_banded([bands[0].diag_embed(), *bands[1:]], x)
-        pull[self.rows] += (precision @ (centre - x[self.rows])[..., None])[..., 0]
+        pull[self.rows] += (precision @ (center - x[self.rows])[..., None])[..., 0]
         main += bands[0].diag_embed()
         dx = factor_banded([main, *bands[1:]]).solve(pull)
-        ahead = (precision @ (x[self.rows] + dx[self.rows] - centre)[..., None])[..., 0]
+        ahead = (precision @ (x[self.rows] + dx[self.rows] - center)[..., None])[..., 0]
         de = ((jacobian.mT @ ahead[..., None])[..., 0] - e) / factor
         return de, dx, self.noise * ahead
 
     def spread(self, jacobian: Tensor, weights: Tensor) -> Tensor:
-        """Posterior standard deviations `(T, n)` of the linearised problem."""
+        """Posterior standard deviations `(T, n)` of the linearized problem."""
         main = self._system(jacobian, torch.ones_like(jacobian[:, 0, :1]), weights)[1]
         bands = _motion_bands(weights, self.count)
         main += bands[0].diag_embed()
@@ -179,7 +179,7 @@ def _second(x: Tensor, motion: PointLikelihood) -> Tensor:
 
 
 def kernel_weights(x: Tensor, motion: PointLikelihood) -> Tensor:
-    """Weights of the squared standardised accelerations, `(T - 2, J, D)`."""
+    """Weights of the squared standardized accelerations, `(T - 2, J, D)`."""
     residuals = motion.residuals(_second(x, motion))
     return motion.weights(residuals).unflatten(-1, tuple(motion.event_shape))
 
@@ -202,7 +202,7 @@ def _motion_bands(weights: Tensor, count: int) -> list[Tensor]:
     return [main, first, weights]
 
 
-#: A distribution is linearised anew where a base variable has moved further than this, in its own
+#: A distribution is linearized anew where a base variable has moved further than this, in its own
 #: spread.
 _MOVED = 0.02
 #: Longest damping of a frame: it then stands still.
@@ -225,7 +225,7 @@ class Smoothed:
             ...)`; None for other distributions.
         motion_weights: How much each acceleration counted in the end, `(T - 2, J)`: far below 1 at
             jumps, which a robust kernel lets happen.
-        log_density: Log-density that was maximised, nats.
+        log_density: Log-density that was maximized, nats.
         steps: Gauss-Newton steps taken.
         converged: Whether the last step was below the tolerance.
 
@@ -253,7 +253,7 @@ class Smoothed:
 
     @property
     def rotations(self) -> Tensor:
-        """A body's rotation matrices `(T, K, 3, 3)`; unseen frames turn evenly between neighbours.
+        """A body's rotation matrices `(T, K, 3, 3)`; unseen frames turn evenly between neighbors.
 
         Raises:
             InputError: If the distributions were not over 6D rotations, nor images of distributions
@@ -302,30 +302,30 @@ def smooth(
     its kernel `k` is a distribution of the second differences of every joint (or rotation, as its
     6D numbers), and a robust one lets feet stop and hands turn.
 
-    Frames are solved together, not in windows: every step linearises the distributions (exact
+    Frames are solved together, not in windows: every step linearizes the distributions (exact
     Jacobians), reweighs the kernel, and solves one linear system whose blocks only couple
-    neighbours two frames apart (`inference.banded`). Time and memory are linear in T: in float64
+    neighbors two frames apart (`inference.banded`). Time and memory are linear in T: in float64
     about 100 kB for a frame of 17 joints. Steps that do not help are halved, and frames whose
     distribution bends are damped.
 
-    Frames without a distribution have only their neighbours: the motion term fills them, and
+    Frames without a distribution have only their neighbors: the motion term fills them, and
     `spread` tells how surely. A joint that was not seen in a frame needs nothing: the frame's
     distribution is wide there.
 
-    Distributions of neighbouring frames are multiplied as if their errors were independent. What a
+    Distributions of neighboring frames are multiplied as if their errors were independent. What a
     model gets wrong in all of them, smoothing keeps.
 
     Args:
         distribution: Batch shape `(N,)`, one distribution for each frame that has one: a lifter's
             over joints `(J, 3)`, `ProHMR`'s over rotations `(K, 6)`, or the
-            `PushforwardDistribution` of the latter to joints, so that motion is judged in metres.
+            `PushforwardDistribution` of the latter to joints, so that motion is judged in meters.
         frames: Number of each distribution's frame `(N,)`, increasing; without it 0, 1, ..., N - 1.
         fps: Frames per second of these numbers.
         acceleration: Scale of the motion term: per second squared, in the unit of the pose (m/s^2
             for joints, 1/s^2 for numbers of rotation matrices), one number or `(J,)`. Walking,
             running and play of CMU17's training split have a Student-t scale of 1.9 m/s^2 at 30
             frames per second (`typical_acceleration`). The default is ten times as wide:
-            distributions err alike in neighbouring frames and are surer than they should be, and
+            distributions err alike in neighboring frames and are surer than they should be, and
             the true scale then smooths fast motion away. Of 5, 10, 20 and 40 it has the lowest
             PA-MPJPE on val, and about half of 40's acceleration error (`benchmarks/smooth.py`).
         kernel: Of the motion term.

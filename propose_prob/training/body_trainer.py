@@ -1,9 +1,9 @@
-"""Training of ProHMR: likelihood, expectation and mode, on items with and without a 3D body."""
+"""Trainer of ProHMR, on items with and without a 3D body."""
 
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from ..models.evidence import Evidence, camera_in_keypoints, keypoint_evidence, 
 from ..models.prohmr import ProHMR
 from . import objectives
 from .configs import BodyRunConfig, BodyTrainConfig
+from .parallel import SharedTrainer
 from .simulation import BodyBatch, BodySimulator
 
 
@@ -28,11 +29,11 @@ class BodyPairs:
     """A batch as the networks see it.
 
     Attributes:
-        evidence: Features `(B, n)` with the centre and scale of their normalisation, for focal
+        evidence: Features `(B, n)` with the center and scale of their normalization, for focal
             length 1.
         theta: Local rotations `(B, K, 3, 3)`, the first in the evidence's axes.
         shape: `(B, S)`.
-        joints: Root-relative Human3.6M-17 joints but the root `(B, 16, 3)`, metres, same axes.
+        joints: Root-relative Human3.6M-17 joints but the root `(B, 16, 3)`, meters, same axes.
         visible: `(B, 17)` bool.
         has_body: `(B,)` bool, whose theta, shape and joints are known.
     """
@@ -73,8 +74,8 @@ def prepare_bodies(batch: BodyBatch, known: Tensor, has_body: Tensor) -> BodyPai
     )
 
 
-class BodyTrainer(ABC):
-    """One training state: model, discriminator, optimisers and random generator.
+class BodyTrainer(SharedTrainer):
+    """One training state: model, discriminator, optimizers and random generator.
 
     Args:
         model: The model that is trained, in place.
@@ -97,13 +98,14 @@ class BodyTrainer(ABC):
         *,
         body: Body,
     ) -> None:
+        super().__init__()
         self.model = model
         self.config = config
         self.body = body.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.discriminator = BodyDiscriminator(config.model.joints, config.model.shape).to(device)
-        self.optimiser = self._adam(model)
-        self.optimiser_d = self._adam(self.discriminator)
+        self.optimizer = self._adam(model)
+        self.optimizer_d = self._adam(self.discriminator)
 
     def prepare(self, batches: int = 20) -> None:
         """Fits every ActNorm to simulated poses."""
@@ -115,8 +117,8 @@ class BodyTrainer(ABC):
 
     def set_rate(self, factor: float) -> None:
         """Sets all learning rates to `factor` times their peak."""
-        for optimiser in (self.optimiser, self.optimiser_d):
-            for group in optimiser.param_groups:
+        for optimizer in (self.optimizer, self.optimizer_d):
+            for group in optimizer.param_groups:
                 group["lr"] = factor * self.config.rate
 
     def updates(self) -> list[Callable[[], dict[str, float]]]:
@@ -128,8 +130,8 @@ class BodyTrainer(ABC):
         return {
             "model": self.model,
             "discriminator": self.discriminator,
-            "optimiser": self.optimiser,
-            "optimiser_d": self.optimiser_d,
+            "optimiser": self.optimizer,
+            "optimiser_d": self.optimizer_d,
         }
 
     def generators(self) -> dict[str, torch.Generator]:
@@ -142,25 +144,25 @@ class BodyTrainer(ABC):
         Raises:
             FloatingPointError: If the loss is no longer finite.
         """
-        pairs = self._draw()
-        losses, fake = self.losses(pairs)
+        pairs = self._batch()
+        losses, fake = self._together(self.model, self.losses, pairs)
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")
-        self._update(total, self.optimiser, self.model)
+        self._update(total, self.optimizer, self.model)
         if self.config.loss.adversarial:
-            real = self.discriminator(pairs.theta[pairs.has_body], pairs.shape[pairs.has_body])
-            theta, shape = fake
-            loss = objectives.lsgan_discriminator_loss(
-                real, self.discriminator(theta.detach(), shape.detach())[: len(real)]
-            )
-            self._update(loss, self.optimiser_d, self.discriminator)
+            loss = self._together(self.discriminator, self._discriminator_loss, pairs, fake)
+            self._update(loss, self.optimizer_d, self.discriminator)
             losses["discriminator"] = loss
         return {name: value.item() for name, value in losses.items()}
 
     def losses(self, pairs: BodyPairs) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """The generator's losses of a batch by name, and the sample that the adversary judges."""
         return self._losses(_without_unknown(pairs), self._context(pairs))
+
+    def _discriminator_loss(self, pairs: BodyPairs, fake: tuple[Tensor, Tensor]) -> Tensor:
+        real = self.discriminator(pairs.theta[pairs.has_body], pairs.shape[pairs.has_body])
+        return objectives.lsgan_discriminator_loss(real, self.discriminator(*fake)[: len(real)])
 
     @abstractmethod
     def _context(self, pairs: BodyPairs) -> Tensor:
@@ -176,7 +178,7 @@ class BodyTrainer(ABC):
         loss, has = self.config.loss, pairs.has_body
         distribution = self.model.vector_distribution(context)
         shape, weak = self.model.shape_and_camera(context)
-        mode = distribution.centre.unflatten(-1, (-1, 6))
+        mode = distribution.center.unflatten(-1, (-1, 6))
         count = max(1, loss.samples if loss.energy else 1)
         samples = distribution.rsample((count,)).unflatten(-1, (-1, 6))
         mode_theta, theta = matrix_from_6d(mode), matrix_from_6d(samples)
@@ -212,7 +214,7 @@ class BodyTrainer(ABC):
         if loss.adversarial:
             scores = self.discriminator(theta[0], shape)
             losses["adversarial"] = loss.adversarial * objectives.lsgan_generator_loss(scores)
-        return losses, (theta[0], shape)
+        return losses, (theta[0].detach(), shape.detach())
 
     def _target(self, pairs: BodyPairs) -> Tensor:
         """The rotations' 6D numbers `(B, 6 K)`, noised so that their density stays finite."""
@@ -226,7 +228,7 @@ class BodyTrainer(ABC):
     def _keypoints(self, pairs: BodyPairs, joints: Tensor, place: Tensor) -> Tensor:
         evidence = pairs.evidence
         if evidence.center is None or evidence.scale is None:
-            raise InputError("expected evidence with the centre and scale of its normalisation")
+            raise InputError("expected evidence with the center and scale of its normalization")
         # Far outside the image the loss is no guide: nearer than 0.3 m counts as 0.3 m.
         seen = project(joints + place[:, None], focal=1.0, near=0.3)
         seen = (seen - evidence.center[:, None]) / evidence.scale[:, None, None]
@@ -241,11 +243,11 @@ class BodyTrainer(ABC):
             fused=True,
         )
 
-    def _update(self, total: Tensor, optimiser: torch.optim.Optimizer, module: nn.Module) -> None:
-        optimiser.zero_grad(set_to_none=True)
+    def _update(self, total: Tensor, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+        optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)
-        optimiser.step()
+        optimizer.step()
 
 
 class ProHMRTrainer(BodyTrainer):

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill cannot tear, with a hash that tells whether one is as it was written."""
+"""Checkpoints: written atomically, verified by hash."""
 
 from __future__ import annotations
 

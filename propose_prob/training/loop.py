@@ -1,4 +1,4 @@
-"""The training loop: phases in turn, average weights, log, checkpoints, resume."""
+"""The training loop: phases, weight averaging, log, checkpoints, resuming."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -15,13 +16,14 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..configuration import to_dict
 from ..distributions.recalibration import BaseRecalibration, Recalibration
 from ..errors import InputError
 from ..io.atomic import write_text
 from ..io.files import read_text
 from ..weights.store import save
 from .checkpoint import read_checkpoint, write_checkpoint
-from .configs import RunConfig, to_dict
+from .configs import RunConfig
 from .parallel import Processes
 from .validation import Scores
 
@@ -63,6 +65,9 @@ class Trainer(Protocol[Model]):
 
     def generators(self) -> dict[str, torch.Generator]:
         """Everything random, by name."""
+
+    def shared(self) -> AbstractContextManager[None]:
+        """While this lasts, updates are those of all processes of the run together."""
 
 
 class ValidationSet(Protocol):
@@ -122,7 +127,8 @@ class TrainingLoop(Generic[Model]):
         else:
             _copy_weights(start, trainer.model)
         self.processes = Processes.current()
-        self.processes.share(trainer)
+        self.processes.check(self.config.batch_size)
+        self.processes.align(*(p for p in trainer.parts().values() if isinstance(p, nn.Module)))
         self.processes.reseed(self.config.seed, 0)
         self.average = AveragedModel(
             trainer.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.average), use_buffers=False
@@ -162,22 +168,21 @@ class TrainingLoop(Generic[Model]):
         saved = begun = time.monotonic()
         before = self.seconds
         scores = Scores(math.nan, math.nan)
-        while self.step < self.config.steps:
-            done = self._round()
-            self.seconds = before + time.monotonic() - begun
-            if progress is not None:
-                progress(done)
-            end = self.step >= self.config.steps
-            if (
-                end
-                or self.step // self.config.validate != (self.step - done) // self.config.validate
-            ):
-                scores = self._validate()
-            if self.processes.writes and (
-                end or time.monotonic() - saved > 60 * checkpoint_minutes
-            ):
-                self.checkpoint()
-                saved = time.monotonic()
+        with self.trainer.shared():
+            while self.step < self.config.steps:
+                done = self._round()
+                self.seconds = before + time.monotonic() - begun
+                if progress is not None:
+                    progress(done)
+                end = self.step >= self.config.steps
+                every = self.config.validate
+                if end or self.step // every != (self.step - done) // every:
+                    scores = self._validate()
+                if self.processes.writes and (
+                    end or time.monotonic() - saved > 60 * checkpoint_minutes
+                ):
+                    self.checkpoint()
+                    saved = time.monotonic()
         return scores
 
     def checkpoint(self) -> None:

@@ -1,6 +1,6 @@
-"""The losses of ProPose, one function each, and a proper score as an alternative.
+"""Training losses, one function each.
 
-Shapes: poses are `(B, J, 3)` (any joint set, metres), hypotheses `(L, B, J, 3)`, latents `(B, d)`.
+Shapes: poses are `(B, J, 3)` (any joint set, meters), hypotheses `(L, B, J, 3)`, latents `(B, d)`.
 Each function returns a scalar, the mean over the batch. The paper prints sums over joints; means
 over joints are used here, so that weights do not depend on the joint set.
 """
@@ -12,13 +12,17 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..errors import InputError
+from ..evaluation.scores import energy_of
+
+#: The gradient of a norm is undefined at zero, which a perfect reconstruction reaches.
+_SMOOTHING = 1e-12
 
 
 def recon3d(pose: Tensor, decoded: Tensor, *, squared: bool = False) -> Tensor:
     """Reconstruction error of 3D poses (ProPose, eq. 4).
 
     The paper calls it MSE and prints an unsquared norm; that is the default, the mean per-joint
-    error in metres. `squared` gives the mean squared distance instead.
+    error in meters. `squared` gives the mean squared distance instead.
 
     Example:
         >>> pose = torch.zeros(2, 17, 3)
@@ -111,11 +115,11 @@ def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
     and the joints from being independent. Source: Gneiting and Raftery (2007), sec. 4.3.
 
     Args:
-        hypotheses: Independent draws `(S, B, J, 3)`, metres.
+        hypotheses: Independent draws `(S, B, J, 3)`, meters.
         pose: True poses `(B, J, 3)`.
 
     Returns:
-        The mean over the batch, a scalar, metres.
+        The mean over the batch, a scalar, meters.
 
     Raises:
         InputError: If there are fewer than two hypotheses.
@@ -130,20 +134,8 @@ def energy_score(hypotheses: Tensor, pose: Tensor) -> Tensor:
     count = len(hypotheses)
     if count < 2:
         raise InputError(f"expected at least 2 hypotheses on axis 0, got {count}")
-    error = _distance(hypotheses - pose)
-    # Shifts cover each unordered pair of hypotheses the same number of times.
-    shifts = range(1, count // 2 + 1)
-    weights = [0.5 if 2 * shift == count else 1.0 for shift in shifts]
-    spread = sum(
-        weight * _distance(hypotheses - hypotheses.roll(shift, 0))
-        for shift, weight in zip(shifts, weights, strict=True)
-    )
-    return error - 0.5 * spread / sum(weights)
-
-
-def _distance(difference: Tensor) -> Tensor:
-    square = difference.square().sum(-1)
-    return 0.5 * (_norm(square).mean() + _norm(square.mean(-1)).mean())
+    scores = energy_of(hypotheses - pose, smoothing=_SMOOTHING)
+    return 0.5 * (scores.joints.mean() + scores.pose.mean() / hypotheses.shape[-2] ** 0.5)
 
 
 def gate(threshold: float, generator: torch.Generator) -> bool:
@@ -161,7 +153,7 @@ def gate(threshold: float, generator: torch.Generator) -> bool:
 def discriminator_loss(real_energy: Tensor, fake_energy: Tensor, *, margin: float) -> Tensor:
     """EBGAN's discriminator loss `D(x) + [m - D(x_hat)]^+` (ProPose, eq. 11); energies `(B,)`.
 
-    `x_hat` must be detached by the caller: the generator has its own loss and optimiser.
+    `x_hat` must be detached by the caller: the generator has its own loss and optimizer.
 
     Example:
         >>> discriminator_loss(torch.tensor([0.1]), torch.tensor([0.5]), margin=1.0).item()
@@ -213,8 +205,7 @@ def kl_to_standard(distribution: Distribution) -> Tensor:
 
 
 def _norm(square: Tensor) -> Tensor:
-    # The gradient of a norm is undefined at zero, which a perfect reconstruction reaches.
-    return (square + 1e-12).sqrt()
+    return (square + _SMOOTHING).sqrt()
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -264,7 +255,7 @@ def keypoints2d(
 def joint_maps(maps: Tensor, p2d: Tensor, visible: Tensor, *, width: float = 0.7) -> Tensor:
     """Cross-entropy of joints' maps from a normal distribution about the seen keypoints.
 
-    Maps learn faster from this than from the distance of their centre of mass alone, whose gradient
+    Maps learn faster from this than from the distance of their center of mass alone, whose gradient
     all but vanishes while a map is flat (Nibali et al., "Numerical Coordinate Regression with
     Convolutional Neural Networks", 2018).
 

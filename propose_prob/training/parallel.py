@@ -1,4 +1,4 @@
-"""Training in several processes, as `torchrun` starts them: one model, each batch shared out.
+"""Data-parallel training under torchrun.
 
 Every process draws the same whole batch and keeps its own rows, so that data and checkpoints do not
 depend on the number of processes; gradients are averaged before they are clipped and applied.
@@ -7,21 +7,27 @@ depend on the number of processes; gradients are averaged before they are clippe
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import os
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import environment_number, launched_as
 from ..errors import InputError
 
-__all__ = ["Processes", "launched", "process_group"]
+__all__ = ["Processes", "SharedTrainer", "launched", "process_group"]
+
+Batch = TypeVar("Batch")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -48,29 +54,27 @@ class Processes:
         """Whether this process validates, reports and writes files."""
         return self.rank == 0
 
-    def share(self, trainer: Any) -> None:
-        """Makes a trainer that is prepared train together with those of the other processes.
-
-        Args:
-            trainer: A `Trainer` that draws its batches with `_draw`.
+    def check(self, batch_size: int) -> None:
+        """Whether batches can be shared out evenly.
 
         Raises:
-            InputError: If its batches cannot be shared out evenly.
+            InputError: If they cannot.
         """
-        if self.count == 1:
-            return
-        size = trainer.config.batch_size
-        if size % self.count:
+        if batch_size % self.count:
             raise InputError(
-                f"batch_size {size} cannot be shared out evenly to {self.count} processes"
+                f"batch_size {batch_size} cannot be shared out evenly to {self.count} processes"
             )
-        draw, rows = trainer._draw, slice(self.rank, size, self.count)
-        trainer._draw = lambda: _rows(draw(), rows, size)
-        for part in trainer.parts().values():
-            if isinstance(part, nn.Module):
-                for tensor in part.state_dict().values():
+
+    def align(self, *modules: nn.Module) -> None:
+        """Gives modules of all processes the parameters and buffers of the first one."""
+        if self.count > 1:
+            for module in modules:
+                for tensor in module.state_dict().values():
                     dist.broadcast(tensor, 0)
-                _Averager(part, self.count)
+
+    def rows(self, batch: Batch, size: int) -> Batch:
+        """This process's rows of a batch: of each of its tensors of that many rows."""
+        return batch if self.count == 1 else _rows(batch, slice(self.rank, size, self.count), size)
 
     def reseed(self, seed: int, step: int) -> None:
         """Gives dropout and sampling of the processes other than the first their own numbers."""
@@ -95,40 +99,73 @@ class Processes:
             dist.barrier()
 
 
-class _Averager:
-    """Averages the gradients of a module over processes at the end of each backward pass.
+class SharedTrainer(ABC):
+    """A trainer whose batches all processes draw alike, each to train on its own rows.
 
-    One collective call for each pass: the parameters' gradients, and which of them have one, lie
-    behind one another. A parameter without a gradient here may have one elsewhere.
+    Attributes:
+        config: The run.
+        processes: Those of the group that there is when the trainer is made.
     """
 
-    def __init__(self, module: nn.Module, count: int) -> None:
-        self.parameters = [p for p in module.parameters() if p.is_floating_point()]
-        self.count = count
-        self.queued = False
-        for parameter in self.parameters:
-            parameter.register_post_accumulate_grad_hook(self._queue)
+    config: Any
 
-    def _queue(self, parameter: Tensor) -> None:
-        if not self.queued:
-            self.queued = True
-            torch.autograd.Variable._execution_engine.queue_callback(self._average)
+    def __init__(self) -> None:
+        self.processes = Processes.current()
+        self._shared: dict[nn.Module, DistributedDataParallel] = {}
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        self.queued = False
-        grads = [p.grad for p in self.parameters]
-        has = torch.tensor([float(g is not None) for g in grads], device=self.parameters[0].device)
-        flat = [
-            torch.zeros_like(p).flatten() if g is None else g.flatten()
-            for p, g in zip(self.parameters, grads, strict=True)
-        ]
-        together = torch.cat([has, *flat])
-        dist.all_reduce(together)
-        anywhere, *means = together.split([len(has), *(len(f) for f in flat)])
-        for parameter, mean, known in zip(self.parameters, means, anywhere.tolist(), strict=True):
-            if known:
-                parameter.grad = (mean / self.count).view_as(parameter)
+    @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """Everything with a `state_dict`."""
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """While this lasts, steps average gradients over processes."""
+        if self.processes.count > 1:
+            for part in self.parts().values():
+                if isinstance(part, nn.Module):
+                    # Losses differ from step to step, and phases move different parameters.
+                    self._shared[part] = DistributedDataParallel(
+                        _Forward(part), find_unused_parameters=True, broadcast_buffers=False
+                    )
+        try:
+            yield
+        finally:
+            # They hold the group, whose threads may not outlive it; see `process_group`.
+            self._shared.clear()
+            if self.processes.count > 1:
+                gc.collect()
+
+    @abstractmethod
+    def _draw(self) -> Any:
+        """The next batch, the same in every process."""
+
+    def _batch(self) -> Any:
+        """This process's rows of the next batch."""
+        return self.processes.rows(self._draw(), self.config.batch_size)
+
+    def _together(self, module: nn.Module, losses: Callable[..., Value], *args: Any) -> Value:
+        """Losses of which one backward pass averages the gradients of a module over processes.
+
+        Args:
+            module: A part of this trainer; of others that the losses depend on, gradients stay
+                those of this process.
+            losses: Gives tensors, all of which go into what is differentiated, or are detached.
+            *args: Its arguments.
+        """
+        if self.processes.count == 1:
+            return losses(*args)
+        return self._shared[module](losses, *args)
+
+
+class _Forward(nn.Module):
+    """Makes any function of a module its forward pass, which is what torch prepares for."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, function: Callable[..., Value], *args: Any) -> Value:
+        return function(*args)
 
 
 def _rows(value: Any, rows: slice, size: int) -> Any:
@@ -174,7 +211,7 @@ def process_group(device: str) -> Iterator[str]:
         raise InputError("expected the environment to set MASTER_ADDR, as torchrun does, got none")
     environment_number("MASTER_PORT", 0, 65535)
     # Its functions' defaults hold the group that there is when it is first imported, which the
-    # optimisers do: the group's threads would outlive it, and abort the process as it ends
+    # optimizers do: the group's threads would outlive it, and abort the process as it ends
     # (pytorch/pytorch#190489).
     importlib.import_module("torch.distributed.nn.functional")
     on_gpu = device.startswith("cuda")

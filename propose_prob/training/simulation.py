@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..bodies import SkeletonBody
+from ..configuration import number, pair, share
 from ..geometry.rotations import matrix_from_axis_angle
 from ..geometry.skeletons import H36M_17, SMPL_24
 
@@ -31,7 +32,7 @@ _HIDDEN_LIMBS = ((2, 3), (5, 6), (12, 13), (15, 16), (2, 3, 5, 6), (3, 6))
 class SimulatorConfig:
     """What varies between the frame that was recorded and the pair that is trained on.
 
-    Lengths are in metres, angles in degrees. The defaults cover the fixed cameras of CMU17 with a
+    Lengths are in meters, angles in degrees. The defaults cover the fixed cameras of CMU17 with a
     margin; `wide` of the cameras go far beyond them.
 
     Attributes:
@@ -63,25 +64,25 @@ class SimulatorConfig:
         0.1
     """
 
-    mirror: float = 0.5
-    mix: float = 0.25
-    bend: float = 0.25
-    bend_angle: float = 6.0
-    build: float = 0.5
-    bone_sd: float = 0.05
-    side_sd: float = 0.02
-    size_sd: float = 0.03
-    distance: tuple[float, float] = (2.5, 8.0)
-    pitch: tuple[float, float] = (-18.0, 4.0)
-    off_axis: tuple[float, float] = (5.0, 3.0)
-    wide: float = 0.15
-    noisy: float = 0.5
-    noise_px: float = 5.0
-    focal_px: float = 1145.0
-    outlier: float = 0.05
-    outlier_px: float = 40.0
-    swap: float = 0.02
-    missing: float = 0.35
+    mirror: float = share(0.5)
+    mix: float = share(0.25)
+    bend: float = share(0.25)
+    bend_angle: float = number(6.0)
+    build: float = share(0.5)
+    bone_sd: float = number(0.05)
+    side_sd: float = number(0.02)
+    size_sd: float = number(0.03)
+    distance: tuple[float, float] = pair((2.5, 8.0), low=0.1, high=1000.0)
+    pitch: tuple[float, float] = pair((-18.0, 4.0), low=-90.0, high=90.0)
+    off_axis: tuple[float, float] = pair((5.0, 3.0), low=0.0, high=80.0, ordered=False)
+    wide: float = share(0.15)
+    noisy: float = share(0.5)
+    noise_px: float = number(5.0)
+    focal_px: float = number(1145.0, above=0.0)
+    outlier: float = share(0.05)
+    outlier_px: float = number(40.0)
+    swap: float = share(0.02)
+    missing: float = share(0.35)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Batch:
     Attributes:
         p2d: Image points `(B, 17, 2)` for focal length 1 and principal point 0.
         confidence: `(B, 17)`, 0 where a joint is missing, else 1.
-        p3d: Root-relative joints in camera axes `(B, 17, 3)`, metres.
+        p3d: Root-relative joints in camera axes `(B, 17, 3)`, meters.
     """
 
     p2d: Tensor
@@ -194,7 +195,7 @@ class Simulator(CameraSimulator):
     """Draws training pairs from recorded poses.
 
     Args:
-        world: Recorded joints `(N, 17, 3)` in metres, z up.
+        world: Recorded joints `(N, 17, 3)` in meters, z up.
         config: What varies.
 
     Example:
@@ -304,10 +305,10 @@ class BodyBatch:
         p2d: Image points of the body's Human3.6M-17 joints `(B, 17, 2)`, focal length 1, principal
             point 0.
         confidence: `(B, 17)`, 0 where a joint is missing, else 1.
-        p3d: Root-relative joints in camera axes `(B, 17, 3)`, metres.
+        p3d: Root-relative joints in camera axes `(B, 17, 3)`, meters.
         theta: Local rotations `(B, 24, 3, 3)`, the first one in camera axes.
         shape: Shape coefficients `(B, 10)`.
-        translation: Of the body in camera axes, `(B, 3)` metres.
+        translation: Of the body in camera axes, `(B, 3)` meters.
     """
 
     p2d: Tensor

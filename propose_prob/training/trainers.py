@@ -1,9 +1,9 @@
-"""Algorithm 1 of ProPose: which losses move which parameters."""
+"""Trainers of models over 3D joints: ProPose (Algorithm 1), lifting flow, baselines."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from ..models.lifting_flow import LiftingFlow
 from ..models.propose import ProPose
 from . import objectives
 from .configs import TrainConfig
+from .parallel import SharedTrainer
 from .simulation import Simulator
 
 
@@ -30,7 +31,7 @@ class Pairs:
 
     Attributes:
         features: Evidence `(B, n)`.
-        joints: Poses without their root in the evidence's axes, `(B, J - 1, 3)` metres.
+        joints: Poses without their root in the evidence's axes, `(B, J - 1, 3)` meters.
         visible: `(B, J)` bool.
     """
 
@@ -45,7 +46,7 @@ def prepare(p2d: Tensor, confidence: Tensor, p3d: Tensor, known: Tensor) -> Pair
     Args:
         p2d: Image points `(B, J, 2)` for focal length 1 and principal point 0.
         confidence: `(B, J)`.
-        p3d: Root-relative joints `(B, J, 3)`, metres, camera axes; the root comes first.
+        p3d: Root-relative joints `(B, J, 3)`, meters, camera axes; the root comes first.
         known: `(B,)` bool, whose intrinsics the model is told.
     """
     plain = keypoint_evidence(p2d, confidence)
@@ -58,8 +59,8 @@ def prepare(p2d: Tensor, confidence: Tensor, p3d: Tensor, known: Tensor) -> Pair
     )
 
 
-class ProPoseTrainer:
-    """One training state: model, discriminator, optimisers and random generators.
+class ProPoseTrainer(SharedTrainer):
+    """One training state: model, discriminator, optimizers and random generators.
 
     Args:
         model: The model that is trained, in place.
@@ -82,6 +83,7 @@ class ProPoseTrainer:
         simulator: Simulator,
         device: torch.device | str = "cpu",
     ) -> None:
+        super().__init__()
         self.model = model
         self.config = config
         self.simulator = simulator
@@ -90,9 +92,9 @@ class ProPoseTrainer:
         features = 3 * model.config.joints + 2
         self.discriminator = PoseDiscriminator(len(model.pose_mean), features).to(device)
         groups = self.parameter_groups()
-        self.optimiser1 = self._adam(groups["phase1"], config.rate1)
-        self.optimiser2 = self._adam(groups["phase2"], config.rate2)
-        self.optimiser_d = self._adam(list(self.discriminator.parameters()), config.rate1)
+        self.optimizer1 = self._adam(groups["phase1"], config.rate1)
+        self.optimizer2 = self._adam(groups["phase2"], config.rate2)
+        self.optimizer_d = self._adam(list(self.discriminator.parameters()), config.rate1)
 
     terms: tuple[str, ...] = (
         "recon3d", "kl", "adversarial", "discriminator", "best_of", "random", "energy", "recon2d",
@@ -116,9 +118,9 @@ class ProPoseTrainer:
         return {
             "model": self.model,
             "discriminator": self.discriminator,
-            "optimiser1": self.optimiser1,
-            "optimiser2": self.optimiser2,
-            "optimiser_d": self.optimiser_d,
+            "optimiser1": self.optimizer1,
+            "optimiser2": self.optimizer2,
+            "optimiser_d": self.optimizer_d,
         }
 
     def generators(self) -> dict[str, torch.Generator]:
@@ -145,20 +147,20 @@ class ProPoseTrainer:
 
     def set_rate(self, factor: float) -> None:
         """Sets all learning rates to `factor` times their peak."""
-        for optimiser, peak in (
-            (self.optimiser1, self.config.rate1),
-            (self.optimiser2, self.config.rate2),
-            (self.optimiser_d, self.config.rate1),
+        for optimizer, peak in (
+            (self.optimizer1, self.config.rate1),
+            (self.optimizer2, self.config.rate2),
+            (self.optimizer_d, self.config.rate1),
         ):
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = factor * peak
 
     def step1(self) -> dict[str, float]:
         """One batch of phase 1: recon3D, the gated bidirectional loss, the adversarial part."""
-        pairs = self._draw()
+        pairs = self._batch()
         self._freeze("phase2", True)
-        losses = self._generator_losses(pairs)
-        self._update(torch.stack(list(losses.values())).sum(), self.optimiser1, "phase1")
+        losses = self._together(self.model, self._generator_losses, pairs)
+        self._update(torch.stack(list(losses.values())).sum(), self.optimizer1, "phase1")
         self._freeze("phase2", False)
         if self.config.loss.adversarial:
             losses["discriminator"] = self._discriminator_step(pairs)
@@ -166,29 +168,32 @@ class ProPoseTrainer:
 
     def step2(self) -> dict[str, float]:
         """One batch of phase 2: recon2D, NLL and mode-to-mode; w and mu_3D are detached."""
-        pairs = self._draw()
+        pairs = self._batch()
         with torch.no_grad():
             pilgd = self.model.embed(pairs.joints, pairs.features)
             w, mu = pilgd.sample(), pilgd.mean
-        losses = self._flow_losses(pairs, w, mu)
-        self._update(torch.stack(list(losses.values())).sum(), self.optimiser2, "phase2")
+        losses = self._together(self.model, self._flow_losses, pairs, w, mu)
+        self._update(torch.stack(list(losses.values())).sum(), self.optimizer2, "phase2")
         return {name: value.item() for name, value in losses.items()}
 
     def step_end_to_end(self) -> dict[str, float]:
         """One batch in which all parameters move together (Table 6)."""
-        pairs = self._draw()
-        losses = self._generator_losses(pairs)
-        pilgd = self.model.embed(pairs.joints, pairs.features)
-        losses |= self._flow_losses(pairs, pilgd.rsample(), pilgd.mean)
-        self.optimiser1.zero_grad(set_to_none=True)
+        pairs = self._batch()
+        losses = self._together(self.model, self._all_losses, pairs)
+        self.optimizer1.zero_grad(set_to_none=True)
         self._update(
-            torch.stack(list(losses.values())).sum(), self.optimiser2, "phase2", step=False
+            torch.stack(list(losses.values())).sum(), self.optimizer2, "phase2", step=False
         )
-        self._apply(self.optimiser1, "phase1")
-        self._apply(self.optimiser2, "phase2")
+        self._apply(self.optimizer1, "phase1")
+        self._apply(self.optimizer2, "phase2")
         if self.config.loss.adversarial:
             losses["discriminator"] = self._discriminator_step(pairs)
         return {name: value.item() for name, value in losses.items()}
+
+    def _all_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        losses = self._generator_losses(pairs)
+        pilgd = self.model.embed(pairs.joints, pairs.features)
+        return losses | self._flow_losses(pairs, pilgd.rsample(), pilgd.mean)
 
     def _generator_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         loss, model = self.config.loss, self.model
@@ -199,7 +204,7 @@ class ProPoseTrainer:
         if model.config.pilgd == "vae":
             losses["kl"] = loss.kl * objectives.kl_to_standard(pilgd)
         if loss.adversarial:
-            energy, codes = self.discriminator(model.standardise(decoded), pairs.features)
+            energy, codes = self.discriminator(model.standardize(decoded), pairs.features)
             pull = loss.pulling_away * objectives.pulling_away(codes)
             losses["adversarial"] = loss.adversarial * (objectives.generator_loss(energy) + pull)
         bidirectional = loss.best_of + loss.random + loss.energy
@@ -235,17 +240,20 @@ class ProPoseTrainer:
         return losses
 
     def _discriminator_step(self, pairs: Pairs) -> Tensor:
+        value = self._together(self.discriminator, self._discriminator_loss, pairs)
+        self.optimizer_d.zero_grad(set_to_none=True)
+        value.backward()
+        self.optimizer_d.step()
+        return value
+
+    def _discriminator_loss(self, pairs: Pairs) -> Tensor:
         model, loss = self.model, self.config.loss
         with torch.no_grad():
             latent = model.embed(pairs.joints, pairs.features).sample()
-            fake = model.standardise(model.bind_decoder(pairs.features)(latent))
-        real_energy, _ = self.discriminator(model.standardise(pairs.joints), pairs.features)
+            fake = model.standardize(model.bind_decoder(pairs.features)(latent))
+        real_energy, _ = self.discriminator(model.standardize(pairs.joints), pairs.features)
         fake_energy, _ = self.discriminator(fake, pairs.features)
-        value = objectives.discriminator_loss(real_energy, fake_energy, margin=loss.margin)
-        self.optimiser_d.zero_grad(set_to_none=True)
-        value.backward()
-        self.optimiser_d.step()
-        return value
+        return objectives.discriminator_loss(real_energy, fake_energy, margin=loss.margin)
 
     def _draw(self) -> Pairs:
         batch = self.simulator(self.config.batch_size, self.generator)
@@ -258,18 +266,18 @@ class ProPoseTrainer:
             parameter.requires_grad_(not frozen)
 
     def _update(
-        self, total: Tensor, optimiser: torch.optim.Optimizer, group: str, *, step: bool = True
+        self, total: Tensor, optimizer: torch.optim.Optimizer, group: str, *, step: bool = True
     ) -> None:
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         total.backward()
         if step:
-            self._apply(optimiser, group)
+            self._apply(optimizer, group)
 
-    def _apply(self, optimiser: torch.optim.Optimizer, group: str) -> None:
+    def _apply(self, optimizer: torch.optim.Optimizer, group: str) -> None:
         nn.utils.clip_grad_norm_(self.parameter_groups()[group], self.config.clip)
-        optimiser.step()
+        optimizer.step()
 
     def _adam(self, parameters: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
         # Fused: the plain update of five million numbers costs a tenth of a step on a CPU.
@@ -281,8 +289,8 @@ class ProPoseTrainer:
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class SingleTrainer(ABC, Generic[Model]):
-    """One training state: model, optimiser and random generator.
+class SingleTrainer(SharedTrainer, Generic[Model]):
+    """One training state: model, optimizer and random generator.
 
     Args:
         model: The model that is trained, in place.
@@ -301,17 +309,18 @@ class SingleTrainer(ABC, Generic[Model]):
         simulator: Simulator,
         device: torch.device | str = "cpu",
     ) -> None:
+        super().__init__()
         self.model = model
         self.config = config
         self.simulator = simulator
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True
         )
 
     @abstractmethod
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """The weighted losses of a batch by name; their sum is minimised."""
+        """The weighted losses of a batch by name; their sum is minimized."""
 
     @abstractmethod
     def fit_units(self, joints: Tensor, features: Tensor) -> None:
@@ -326,7 +335,7 @@ class SingleTrainer(ABC, Generic[Model]):
 
     def set_rate(self, factor: float) -> None:
         """Sets the learning rate to `factor` times its peak."""
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = factor * self.config.rate
 
     def updates(self) -> list[Callable[[], dict[str, float]]]:
@@ -335,7 +344,7 @@ class SingleTrainer(ABC, Generic[Model]):
 
     def parts(self) -> dict[str, Any]:
         """Everything with a `state_dict`."""
-        return {"model": self.model, "optimiser": self.optimiser}
+        return {"model": self.model, "optimiser": self.optimizer}
 
     def generators(self) -> dict[str, torch.Generator]:
         """Of the data."""
@@ -347,14 +356,14 @@ class SingleTrainer(ABC, Generic[Model]):
         Raises:
             FloatingPointError: If they are not finite.
         """
-        losses = self.losses(self._draw())
+        losses = self._together(self.model, self.losses, self._batch())
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(f"the loss became {total.item()}; lower the learning rate")
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimiser.step()
+        self.optimizer.step()
         return {name: value.item() for name, value in losses.items()}
 
     def _draw(self) -> Pairs:
@@ -371,7 +380,7 @@ class LiftingTrainer(SingleTrainer[LiftingFlow]):
 
     def fit_units(self, joints: Tensor, features: Tensor) -> None:
         """Sets the coordinates' units, and every ActNorm."""
-        self.model.fit_standardiser(joints, features)
+        self.model.fit_standardizer(joints, features)
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted losses of a batch by name."""
@@ -382,12 +391,12 @@ class LiftingTrainer(SingleTrainer[LiftingFlow]):
                 pairs.joints.shape, generator=self.generator, device=pairs.joints.device
             )
             target = (pairs.joints + loss.noise * noise).flatten(-2)
-            # In standardised units, so that the weight does not depend on the unit of length.
+            # In standardized units, so that the weight does not depend on the unit of length.
             units = self.model.standardiser.log_scale.mean()
             nll = objectives.negative_log_likelihood(distribution, target)
             losses["nll"] = loss.nll * (nll - units)
         if loss.mode:
-            mode = distribution.centre.unflatten(-1, (-1, 3))
+            mode = distribution.center.unflatten(-1, (-1, 3))
             losses["mode"] = loss.mode * objectives.recon3d(pairs.joints, mode)
         if loss.energy:
             poses = distribution.rsample((loss.samples,)).unflatten(-1, (-1, 3))
@@ -403,14 +412,14 @@ class _BaselineTrainer(SingleTrainer[Baseline]):
 
     def fit_units(self, joints: Tensor, features: Tensor) -> None:
         """Sets the coordinates' units; the evidence has its own."""
-        self.model.fit_standardiser(joints)
+        self.model.fit_standardizer(joints)
 
     def _point(self, pairs: Pairs, point: Tensor) -> Tensor:
         """Weighted error of point estimates `(B, J - 1, 3)`."""
         return self.config.loss.point * objectives.recon3d(pairs.joints, point)
 
     def _units(self) -> Tensor:
-        """Takes nats of metres to those of standardised units, per coordinate."""
+        """Takes nats of meters to those of standardized units, per coordinate."""
         return self.model.standardiser.log_scale.mean()
 
 
@@ -457,8 +466,8 @@ class VariationalTrainer(_BaselineTrainer[ConditionalVAE]):
             bound = (seen.log_prob(pairs.joints.flatten(-2)) - kl).mean()
             losses["elbo"] = -loss.elbo * (bound / pairs.joints[0].numel() + self._units())
         if loss.point:
-            centre = model.flow(pairs.features).centre
-            losses["point"] = self._point(pairs, decode(centre))
+            center = model.flow(pairs.features).center
+            losses["point"] = self._point(pairs, decode(center))
         return losses
 
 

@@ -1,4 +1,4 @@
-"""Held-out pairs, the scores a run is watched by, and what is fitted on them at the end."""
+"""Validation sets: scores during training, and what is fitted on them after it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Lifter(Protocol):
 
 
 class Scores(NamedTuple):
-    """Validation scores in millimetres.
+    """Validation scores in millimeters.
 
     Attributes:
         point: Mean per-joint error of the point estimate, all joints.
@@ -311,7 +311,7 @@ class BodyValidation:
         body = SkeletonBody().to(context.device)
         sixd = distribution.sample((samples,)).unflatten(-1, (-1, 6))
         return (
-            _joints(body, distribution.centre.unflatten(-1, (-1, 6)), shape),
+            _joints(body, distribution.center.unflatten(-1, (-1, 6)), shape),
             _joints(body, sixd, shape),
         )
 

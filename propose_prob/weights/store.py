@@ -1,4 +1,4 @@
-"""Models as safetensors files: parameters, buffers and the configuration, never code."""
+"""Save and load models as safetensors: tensors and a configuration, never code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import errno
 import json
-import math
 import textwrap
 import threading
 from collections import Counter
@@ -23,25 +22,13 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .._shipped import shipped_file
+from ..configuration import check_ranges, from_dict, to_dict
 from ..errors import InputError, short
 from ..io.atomic import atomic_path
 from ..io.files import open_file
-from ..models import ConditionalVAE, MixtureDensity, RegressionBaseline, ScoreDiffusion
-from ..models.baselines import DiffusionConfig, MixtureConfig, RegressionConfig, VariationalConfig
-from ..models.lifting_flow import LiftingConfig, LiftingFlow
-from ..models.prohmr import ProHMR, ProHMRConfig
-from ..models.propose import ProPose, ProPoseConfig
+from ..models.registry import STORED
 
 _FORMAT = "propose_prob/1"
-_MODELS: dict[str, tuple[type[nn.Module], type]] = {
-    "ProPose": (ProPose, ProPoseConfig),
-    "LiftingFlow": (LiftingFlow, LiftingConfig),
-    "ProHMR": (ProHMR, ProHMRConfig),
-    "RegressionBaseline": (RegressionBaseline, RegressionConfig),
-    "MixtureDensity": (MixtureDensity, MixtureConfig),
-    "ConditionalVAE": (ConditionalVAE, VariationalConfig),
-    "ScoreDiffusion": (ScoreDiffusion, DiffusionConfig),
-}
 
 #: Numbers in a configuration up to this are taken as they are: not each is the size of a tensor.
 _LEAST = 4096
@@ -100,7 +87,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         half: Store floating-point tensors as float16, half the size; use is float32 again.
 
     Raises:
-        InputError: If the folder cannot be written to, or `path` is a folder or a device.
+        InputError: If the folder cannot be written to, `path` is a folder or a device, or the
+            model's configuration has a number that `load` would refuse.
         OSError: If there is no such folder, or it is full; an older file stays then.
 
     Example:
@@ -113,6 +101,8 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
         True
     """
     path = Path(path)
+    config = _config(model)
+    check_ranges(config)
     tensors = {}
     for key, value in model.state_dict().items():
         tensor = value.detach().cpu().contiguous()
@@ -120,7 +110,7 @@ def save(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
     metadata = {
         "format": _FORMAT,
         "model": type(model).__name__,
-        "config": json.dumps(dataclasses.asdict(_config(model))),
+        "config": json.dumps(to_dict(config)),
     }
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}", str(path))
@@ -136,7 +126,7 @@ def average(models: Sequence[Model]) -> Model:
     """The model whose parameters are the mean of several models' of one training.
 
     Weights that one training passed through, or that stages of it started from each other, often
-    generalise better averaged (Wortsman et al., 2022, "model soups"). Fit the observation noise and
+    generalize better averaged (Wortsman et al., 2022, "model soups"). Fit the observation noise and
     the temperature anew afterwards (`training.loop.finish`).
 
     Args:
@@ -167,8 +157,9 @@ def average(models: Sequence[Model]) -> Model:
 def _config(model: nn.Module) -> Any:
     if getattr(model, "is_frozen", False):
         raise TypeError("a frozen model is for inference only: save the model it was made from")
-    if type(model).__name__ not in _MODELS:
-        raise TypeError(f"expected one of {', '.join(_MODELS)}, got {type(model).__name__}")
+    entry = STORED.get(type(model).__name__)
+    if entry is None or type(model) is not entry.model:
+        raise TypeError(f"expected one of {', '.join(STORED)}, got {type(model).__name__}")
     return model.config
 
 
@@ -184,18 +175,17 @@ def _read(path: Path, device: torch.device | str) -> nn.Module:
             f"{path.name}: expected a safetensors file, got a truncated or foreign one "
             f"({short(str(error))})"
         ) from None
-    if metadata.get("format") != _FORMAT or metadata.get("model") not in _MODELS:
+    if metadata.get("format") != _FORMAT or metadata.get("model") not in STORED:
         got = f"{metadata.get('format', 'no format')} {metadata.get('model', '')}".rstrip()
         raise InputError(
-            f"{path.name}: expected a model of this library ({', '.join(_MODELS)}), "
-            f"got {short(got)}"
+            f"{path.name}: expected a model of this library ({', '.join(STORED)}), got {short(got)}"
         )
-    kind, config_type = _MODELS[metadata["model"]]
+    entry = STORED[metadata["model"]]
     try:
-        config = config_type(**json.loads(metadata["config"]))
+        config = from_dict(json.loads(metadata["config"]), default=entry.config(), fixed=False)
         _check_sizes(config, tensors)
         with _as_stored(tensors):
-            model = kind(config)
+            model = entry.model(config)
         converted = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         model.load_state_dict(converted)
     # A wrong configuration can fail anywhere in a constructor.
@@ -222,8 +212,6 @@ def _check_sizes(config: Any, tensors: Mapping[str, Tensor]) -> None:
             raise InputError(f"{field.name} is no {kind.__name__}")
         if isinstance(value, int) and value > most:
             raise InputError(f"{field.name} is above {most}, the largest size that is stored")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{field.name} is not finite")
 
 
 @contextmanager

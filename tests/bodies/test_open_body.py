@@ -128,7 +128,7 @@ def test_skinning_is_annys_on_stored_vertices(stored):
         assert (exact(theta).vertices - posed).norm(dim=-1).max() < 1e-5
 
 
-def test_ten_shape_coefficients_give_stored_adults_to_millimetres(body):
+def test_ten_shape_coefficients_give_stored_adults_to_millimeters(body):
     with np.load(ORACLE) as arrays:
         oracle = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     found = body(oracle["theta"], oracle["shape"])

@@ -277,7 +277,7 @@ def test_other_wrong_files(tmp_path):
     with pytest.raises(InputError, match=r"in \.npz or \.pkl, got .*a\.txt"):
         load_smpl(tmp_path / "a.txt")
     path = save(tmp_path / "b.npz", synthetic("smplx", shapes=20))
-    with pytest.raises(InputError, match="0 to 10 expression coefficients for .*, got 11"):
+    with pytest.raises(InputError, match=r"0 to 10 expression coefficients for .*, got 11"):
         load_smpl(path, num_expression=11)
-    with pytest.raises(InputError, match="0 to 10 shape coefficients for .*, got 11"):
+    with pytest.raises(InputError, match=r"0 to 10 shape coefficients for .*, got 11"):
         load_smpl(path, num_shape=11)

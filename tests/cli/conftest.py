@@ -22,7 +22,7 @@ _TINY = ProPoseConfig(
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
-    """Path of a randomly initialised model that answers at once."""
+    """Path of a randomly initialized model that answers at once."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save(ProPose(_TINY), path)
@@ -43,7 +43,7 @@ def diffusion_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def body_model(tmp_path_factory):
-    """Path of a randomly initialised model of body pose."""
+    """Path of a randomly initialized model of body pose."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "body.safetensors"
     config = ProHMRConfig(flow_width=16, width=16, context=16, couplings=1, blocks=1)

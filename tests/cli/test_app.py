@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import propose_prob
 from propose_prob.cli import app
 
 
@@ -21,7 +22,8 @@ def one_line(text):
 
 def test_version_as_a_user_types_it():
     done = python("-m", "propose_prob", "--version")
-    assert done.returncode == 0 and done.stdout.startswith("propose-prob ") and not done.stderr
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout == f"propose-prob {propose_prob.__version__}\n"
 
 
 def test_help_names_every_command(run):
@@ -51,12 +53,37 @@ def test_help_of_a_command(run, command):
         (("lift", "a.json", "--center", "3"), "--center"),
         (("lift", "a.json", "--use", "luck"), "'distribution', 'hypotheses'"),
         (("evaluate", "--split", "secret"), "test_seen"),
+        (("demo", "--bogus", "3"), "unrecognized options: --bogus 3 (see propose-prob demo --help"),
+        (("view",), "expected FILE, got none (see propose-prob view --help)"),
+        (("smooth",), "expected KEYPOINTS, --fps, got none"),
+        (("render", "--bogus"), "expected --out, got unrecognized options: --bogus"),
+        (("demo", "--samples"), "expected a value after --samples (see"),
+        (
+            ("demo", "--samples", "many"),
+            "--samples: invalid literal for int() with base 10: 'many'",
+        ),
+        (
+            ("lift", "a.json", "--use", "luck"),
+            "expected --use of 'distribution', 'hypotheses', got",
+        ),
+        (("train",), "expected a model (propose, lifting, "),
+        (("train", "flying"), "got 'flying' (see propose-prob train --help)"),
+        (("train", "--out", "x"), "unrecognized options: --out"),
+        (("train", "propose"), "expected --out, got none (see propose-prob train propose --help)"),
+        (("--", "demo"), "expected one of demo, lift, "),
     ],
 )
 def test_wrong_options_get_one_line(run, args, words):
     code, out, err = run(*args)
     assert code == 2 and not out
     assert one_line(err) and words in err
+
+
+@pytest.mark.parametrize("width", [20, 200])
+def test_what_is_wrong_does_not_depend_on_what_the_parser_would_draw(run, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    words = "unrecognized options: --an-option-that-is-longer-than-a-line-of-a-terminal"
+    assert words in run("demo", words.split()[-1])[2]
 
 
 def test_wrong_option_as_a_user_types_it(tmp_path):
@@ -119,6 +146,14 @@ def test_parsing_imports_neither_plots_nor_arviz():
     code = (
         "import sys; from propose_prob.cli import main; main(['lift', '--help']);"
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'arviz', 'h5netcdf')))"
+    )
+    assert python("-c", code).returncode == 0
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from propose_prob.cli import main; main(['--help']); main(['demo', '--help']);"
+        "main(['lift', '--bogus']); sys.exit('torch' in sys.modules)"
     )
     assert python("-c", code).returncode == 0
 

@@ -42,7 +42,7 @@ def test_fuse_as_a_user_types_it(views, tiny_model, folder):
 
 
 def test_frames_of_any_view_are_in_the_output(run, views, tiny_model):
-    code, out, err = run("fuse", *views, "--model", tiny_model, "--out", "a.npz")
+    code, _out, err = run("fuse", *views, "--model", tiny_model, "--out", "a.npz")
     assert code == 0, err
     stored = npz("a.npz")
     assert stored["frame"].tolist() == ["0", "1", "2", "3"]

@@ -73,7 +73,7 @@ def test_media_pipe_landmarks_need_the_image_size(run, folder, tiny_model):
 def test_a_model_of_bodies_lifts_joints(run, coco, folder):
     torch.manual_seed(0)
     save(ProHMR(ProHMRConfig(flow_width=8, context=8, width=8)), folder / "body.safetensors")
-    code, out, err = run(
+    code, _out, err = run(
         "lift", coco, "--model", "body.safetensors", "--samples", 3, "--out", "a.npz"
     )
     assert code == 0, err
@@ -254,7 +254,7 @@ def test_interrupted_lift_leaves_the_old_file(run, coco, folder, tiny_model, mon
         return keypoints.KeypointStream(lambda start, stop: frames(), 5)
 
     monkeypatch.setattr(keypoints, "read_keypoints", interrupted)
-    code, stdout, err = run("lift", coco, "--model", tiny_model, "--samples", 2, "--out", out,
+    code, stdout, _err = run("lift", coco, "--model", tiny_model, "--samples", 2, "--out", out,
                             "--batch-size", 1)  # fmt: skip
     assert code == 130 and not stdout
     assert (folder / out).read_text() == "an older result"

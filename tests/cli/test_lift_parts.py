@@ -147,14 +147,14 @@ def test_processes_share_the_parts(lift, folder, monkeypatch):
 def test_output_of_other_options_is_not_mixed(lift, folder):
     lift("whole")
     before = _contents(folder / "whole")
-    code, out, err = lift("whole", "--seed", 1)
+    code, _out, err = lift("whole", "--seed", 1)
     assert code == 2 and "holds the output of other options (seed differ)" in err
     (folder / "other").mkdir()
     (folder / "other" / "diary.txt").write_text("not ours")
-    code, out, err = lift("other")
+    code, _out, err = lift("other")
     assert code == 2 and "expected a new folder" in err
     (folder / "file").write_text("not ours")
-    code, out, err = lift("file")
+    code, _out, err = lift("file")
     assert code == 2 and "expected a folder" in err
     (folder / "whole" / "lift.json").write_text("[")
     assert "expected JSON" in lift("whole")[2]
@@ -229,5 +229,5 @@ def test_a_part_that_was_cut_short_is_written_again(lift, folder, left):
 def test_settings_that_are_none_are_one_line(lift, folder, junk):
     lift("whole")
     (folder / "whole" / "lift.json").write_bytes(junk)
-    code, out, err = lift("whole")
+    code, _out, err = lift("whole")
     assert code == 2 and err.count("\n") == 1 and "\x1b" not in err

@@ -87,7 +87,7 @@ def test_labels_that_no_file_holds_are_refused(run, folder, tiny_model, body_mod
     people[0]["track_id"] = "a\0b"
     (folder / "p.json").write_text(json.dumps(people))
     model = body_model if command[0] == "fit" else tiny_model
-    code, out, err = run(command[0], "p.json", "--model", model, "--out", command[1])
+    code, _out, err = run(command[0], "p.json", "--model", model, "--out", command[1])
     assert code == 2 and err.count("\n") == 1 and "NUL" in err
     assert os.listdir() == ["p.json"]
 
@@ -154,7 +154,7 @@ def test_an_interruption_of_the_first_imports_is_silent(tmp_path, delay):
     assert process.stdout.readline() == "ready\n"
     time.sleep(delay + 0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=100)
+    _out, err = process.communicate(timeout=100)
     assert process.returncode == 130
     # Behind the imports it says so, in one word.
     assert err in ("", "interrupted\n")

@@ -87,5 +87,5 @@ def test_an_output_that_is_an_input_is_refused(run, inputs, line, out, name):
 
 
 def test_two_outputs_of_one_name_are_refused(run, folder):
-    code, out, err = run("evaluate", "--json", "a", "--markdown", "./a")
+    code, _out, err = run("evaluate", "--json", "a", "--markdown", "./a")
     assert code == 2 and "expected different outputs" in err and not os.listdir()

@@ -185,7 +185,7 @@ def test_detections_that_are_not_there(run, folder, tiny_model, h36m_files):
 
 def test_a_distribution_without_density_is_evaluated_all_the_same(run, folder, diffusion_model):
     args = ("--stride", 400, *SAMPLES, "--density")
-    words, report = stored(run, folder, diffusion_model, *args)
+    _words, report = stored(run, folder, diffusion_model, *args)
     assert report["items"]["nll"] is None and report["density"] is None
     assert report["items"]["energy_joint"] > 0
 
@@ -193,4 +193,4 @@ def test_a_distribution_without_density_is_evaluated_all_the_same(run, folder, d
 def test_densities_say_what_they_are(run, folder, tiny_model):
     words, report = stored(run, folder, tiny_model, "--stride", 900, *SAMPLES, "--density")
     assert report["density"] == "bound" and report["items"]["nll"] is not None
-    assert "NLL (nats per coordinate, metres), bound" in words
+    assert "NLL (nats per coordinate, meters), bound" in words

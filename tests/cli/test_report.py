@@ -74,7 +74,7 @@ def report(run, *args):
 
 
 def test_everything_is_on_one_page(run, folder, tiny_model):
-    text, page = report(
+    _text, page = report(
         run, tiny_model, "--data", "cmu17:val", "--hide", 2, "--kind", "noisy", *FAST
     )
     for phrase in (
@@ -187,7 +187,7 @@ def test_chromium_draws_it_light_and_dark(run, folder, tiny_model, own_file):
         # Text and drawings all the way down.
         inked = (np.abs(picture - paper).max(-1) > 60).any(1)
         assert all(part.mean() > 0.1 for part in np.array_split(inked[:3500], 7))
-        # The diagrams' colours are there, and ink that can be read on this paper.
+        # The diagrams' colors are there, and ink that can be read on this paper.
         flat = picture.reshape(-1, 3)
         assert (np.abs(flat - [0, 114, 178]).max(-1) < 12).sum() > 300
         assert np.abs(flat - paper).max() > 180
@@ -217,7 +217,7 @@ def test_numbers_of_another_world_end_in_a_page_or_a_line(run, own_file, tiny_mo
         arrays = dict(stored)
     arrays[name] = np.asarray(arrays[name]) * scale
     np.savez(own_file, **arrays)
-    code, out, err = run("report", tiny_model, "--data", own_file, "--out", "a.html", *FAST)
+    code, _out, err = run("report", tiny_model, "--data", own_file, "--out", "a.html", *FAST)
     # A camera so far away that it sees in parallel is none that cannot be.
     assert code == (0 if (name, scale) == ("focal", 1e20) else 2)
     assert err.count("\n") == (code == 2) and Path("a.html").exists() == (code == 0)

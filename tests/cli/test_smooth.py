@@ -37,7 +37,7 @@ def test_smooth_as_a_user_types_it(video, tiny_model, folder):
 
 def test_missing_frames_are_filled_and_marked(run, video, tiny_model):
     common = ("smooth", video, "--fps", 30, "--model", tiny_model)
-    code, out, err = run(*common, "--out", "a.npz")
+    code, _out, err = run(*common, "--out", "a.npz")
     assert code == 0, err
     stored = npz("a.npz")
     assert stored["frame"].tolist() == [str(n) for n in range(20)]

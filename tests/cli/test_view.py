@@ -132,7 +132,7 @@ def test_clicks_in_a_browser(run, coco, folder, tiny_model):
         assert page.evaluate("state.item") == 7
         traces = page.evaluate("document.getElementById('scene').data.map(t => t.name)")
         assert traces.count("hypotheses") == 3 and traces.count("point estimate") == 4
-        page.select_option("#colour", "lp")
+        page.select_option("#color", "lp")
         page.uncheck("#estimate")
         traces = page.evaluate("document.getElementById('scene').data.map(t => t.name)")
         assert traces == ["hypotheses"]

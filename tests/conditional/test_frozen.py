@@ -8,18 +8,16 @@ import torch
 
 from propose_prob.conditional import (
     ActNorm,
-    ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
-    IdentityTransform,
-    InverseTransform,
     LULinearModule,
     StandardBase,
     coupling_stack,
     freeze,
     glow_stack,
 )
+from propose_prob.conditional.flows import ComposedTransform, IdentityTransform, InverseTransform
 from propose_prob.nn import ConditionalMLP
 from propose_prob.nn.fused import FrozenLinear
 from propose_prob.weights import available, load, save
@@ -28,25 +26,30 @@ from tests.zoo import perturbed
 D, M = 6, 3
 
 
-def _stacks():
-    wide = {"width": 256, "blocks": 1}
-    yield "glow", glow_stack(D, M, width=16)
-    yield "affine", coupling_stack(D, M, width=16)
-    yield "spline", coupling_stack(D, M, kind="spline", couplings=3, width=16)
-    yield "inverse", InverseTransform(glow_stack(D, M, kind="affine", width=16))
+def _without_blocks():
     relu = ConditionalCoupling(D, M, blocks=0, activation="relu", swap=True)
-    yield "without blocks", ComposedTransform([ActNorm(D), relu, FixedPermutation(D, seed=0)])
-    plain = ConditionalCoupling(D, M, activation="relu", last_activation=False, **wide)
-    yield "nothing before", ComposedTransform([IdentityTransform(), plain, LULinearModule(D)])
-    yield "nothing at all", ComposedTransform([IdentityTransform()])
+    return ComposedTransform([ActNorm(D), relu, FixedPermutation(D, seed=0)])
 
 
-STACKS = dict(_stacks())
+def _nothing_before():
+    plain = ConditionalCoupling(D, M, activation="relu", last_activation=False, width=256, blocks=1)
+    return ComposedTransform([IdentityTransform(), plain, LULinearModule(D)])
+
+
+STACKS = {
+    "glow": lambda: glow_stack(D, M, width=16),
+    "affine": lambda: coupling_stack(D, M, width=16),
+    "spline": lambda: coupling_stack(D, M, kind="spline", couplings=3, width=16),
+    "inverse": lambda: InverseTransform(glow_stack(D, M, kind="affine", width=16)),
+    "without blocks": _without_blocks,
+    "nothing before": _nothing_before,
+    "nothing at all": lambda: ComposedTransform([IdentityTransform()]),
+}
 
 
 @pytest.fixture(params=STACKS)
 def flow(request):
-    module = ConditionalFlow(StandardBase(D), copy.deepcopy(STACKS[request.param]))
+    module = ConditionalFlow(StandardBase(D), STACKS[request.param]())
     # Small steps: a product of random triangular matrices is badly conditioned.
     return perturbed(module, scale=0.3).float()
 

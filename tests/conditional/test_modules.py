@@ -10,21 +10,21 @@ from propose_prob.conditional import (
     PAGD,
     PILGD,
     ActNorm,
-    ComposedTransform,
     ConditionalCoupling,
     ConditionalFlow,
     FixedPermutation,
     LULinearModule,
     StandardBase,
-    VariationalPILGD,
     coupling_stack,
     glow_stack,
 )
+from propose_prob.conditional.flows import ComposedTransform
+from propose_prob.conditional.gaussian import VariationalPILGD
 from propose_prob.distributions import FlowDistribution
 from propose_prob.nn import ConditionalMLP, ResidualMLP
 from tests.zoo import CONTEXT, TRANSFORMS, VECTOR_DISTRIBUTIONS, flow_module, randn
 
-MODULES = {name: case for name, case in TRANSFORMS.items() if case.module is not None}
+MODULES = {name: case for name, case in TRANSFORMS.items() if case.learned}
 every_module = pytest.mark.parametrize(
     "case", [*MODULES.values(), *VECTOR_DISTRIBUTIONS.values()], ids=str
 )

@@ -38,7 +38,7 @@ COCO = {
 
 
 def person(frames, seed):
-    """A person about the world's origin, 32 joints, metres, z up."""
+    """A person about the world's origin, 32 joints, meters, z up."""
     random = np.random.default_rng(seed)
     return random.normal([0.1, -0.1, 0.9], [0.2, 0.2, 0.4], (frames, 32, 3)).astype(np.float32)
 
@@ -53,7 +53,7 @@ def pixels(world, subject):
     views = []
     for index, name in enumerate(CAMERA_IDS):
         w, *xyz, tx, ty, tz = h36m._EXTRINSICS[subject][index]
-        width, height, fx, fy, cx, cy = h36m._INTRINSICS[name]
+        _width, _height, fx, fy, cx, cy = h36m._INTRINSICS[name]
         v = world.astype(np.float64) - np.array([tx, ty, tz]) / 1000
         axis = -np.array(xyz)  # the inverse rotation
         cross = np.cross(axis, v)
@@ -314,9 +314,9 @@ def test_missing_and_damaged_archives(tmp_path):
         read_h36m(tmp_path)
     motion, keypoints = data_set()
     write(tmp_path, motion, keypoints)
-    with pytest.raises(InputError, match="dbb.npz: cannot be read: .* links the detections"):
+    with pytest.raises(InputError, match=r"dbb.npz: cannot be read: .* links the detections"):
         read_h36m(tmp_path, detections="cpn_ft_h36m_dbb")
-    with pytest.raises(InputError, match="subjects of Human3.6M .*, got 'S2'"):
+    with pytest.raises(InputError, match=r"subjects of Human3.6M .*, got 'S2'"):
         read_h36m(tmp_path, subjects=["S2"])
     path = tmp_path / "data_3d_h36m.npz"
     whole = path.read_bytes()

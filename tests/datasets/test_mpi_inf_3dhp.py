@@ -23,13 +23,13 @@ NAMES_28 = (
     "right_toe"
 ).split()
 
-# What the test set's calibration files say, in millimetres of a 10 mm wide sensor.
+# What the test set's calibration files say, in millimeters of a 10 mm wide sensor.
 INDOOR = dict(focal=1500.172288, center=(1017.38733568, 1043.03198208), size=(2048, 2048))
 OUTDOOR = dict(focal=1683.98345952, center=(939.85753984, 560.140743168), size=(1920, 1080))
 
 
 def people(frames, joints, seed):
-    """People about 4 m in front of the camera, in millimetres."""
+    """People about 4 m in front of the camera, in millimeters."""
     random = np.random.default_rng(seed)
     return random.normal([0, 0, 4000], [400, 600, 300], (frames, joints, 3))
 
@@ -71,7 +71,7 @@ def write_version5(path, variables):
 WRITERS = [write_hdf5, write_version5]
 
 
-def test_variables(sequence, frames=5):
+def test_variables(sequence, frames=5):  # noqa: PT028 -- no test, see below
     camera = OUTDOOR if sequence in ("TS5", "TS6") else INDOOR
     points = people(frames, 17, int(sequence[2]))
     p2d = image(points, camera["focal"], camera["center"])
@@ -118,7 +118,7 @@ def test_test_set(tmp_path, write, inner):
         assert clip.focal == pytest.approx(camera["focal"], abs=1e-6)
         assert clip.center == pytest.approx(camera["center"], abs=1e-6)
         assert clip.image_size == camera["size"]
-    # The absolute annotation stands where the camera sees it; the normalised one does too here,
+    # The absolute annotation stands where the camera sees it; the normalized one does too here,
     # being the same multiplied by a number.
     clip = next(read_mpi_inf_3dhp_test(tmp_path, sequences=["TS6"], target="annot3"))
     seen = project(clip.p3d, focal=clip.focal, center=torch.tensor(clip.center))
@@ -193,7 +193,7 @@ def test_one_file_is_open_at_a_time(tmp_path):
     (tmp_path / "S3" / "Seq2" / "annot.mat").write_bytes(b"damaged")
     clips = read_mpi_inf_3dhp_train(tmp_path, subjects=["S3"], cameras=[0])
     assert next(clips).sequence == "S3 Seq1 camera 0"
-    with pytest.raises(InputError, match="Seq2/annot.mat: expected a MATLAB file"):
+    with pytest.raises(InputError, match=r"Seq2/annot.mat: expected a MATLAB file"):
         next(clips)
 
 
@@ -269,13 +269,15 @@ def test_text_for_numbers(tmp_path):
 
 
 def test_missing_and_unknown(tmp_path):
-    with pytest.raises(InputError, match="TS1/annot_data.mat: cannot be read: No such .* had from"):
+    with pytest.raises(
+        InputError, match=r"TS1/annot_data.mat: cannot be read: No such .* had from"
+    ):
         next(read_mpi_inf_3dhp_test(tmp_path))
-    with pytest.raises(InputError, match="S1/Seq1/annot.mat: cannot be read: No such .* had from"):
+    with pytest.raises(InputError, match=r"S1/Seq1/annot.mat: cannot be read: No such .* had from"):
         next(read_mpi_inf_3dhp_train(tmp_path))
-    with pytest.raises(InputError, match="test sequences of TS1, TS2, .*, got 'S1'"):
+    with pytest.raises(InputError, match=r"test sequences of TS1, TS2, .*, got 'S1'"):
         next(read_mpi_inf_3dhp_test(tmp_path, sequences=["S1"]))
-    with pytest.raises(InputError, match="training subjects of S1, S2, .*, got 'S9'"):
+    with pytest.raises(InputError, match=r"training subjects of S1, S2, .*, got 'S9'"):
         next(read_mpi_inf_3dhp_train(tmp_path, subjects=["S9"]))
 
 

@@ -42,12 +42,12 @@ def test_a_gaussian_comes_back():
 
 def test_a_distribution_of_two_peaks_comes_back():
     torch.manual_seed(0)
-    centres, weights, s = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.3, 0.7]), 0.1
+    centers, weights, s = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.3, 0.7]), 0.1
 
     def denoise(x, level):
         total = s**2 + level**2
-        log = weights.log() - 0.5 * (x[..., None] - centres) ** 2 / total
-        means = centres + s**2 / total * (x[..., None] - centres)
+        log = weights.log() - 0.5 * (x[..., None] - centers) ** 2 / total
+        means = centers + s**2 / total * (x[..., None] - centers)
         return (log.softmax(-1) * means).sum(-1)
 
     levels = noise_levels(30, largest=20.0, smallest=0.01).double()

@@ -98,7 +98,7 @@ def test_kl_of_flows_with_other_transforms_names_the_alternative():
         FlowDistribution(base, TRANSFORMS["affine_5"].build(randn(3))),
         FlowDistribution(base, [p.transform.parts[0], Identity()]),
     ):
-        with pytest.raises(NotImplementedError, match="estimate it with p.rsample_and_log_prob"):
+        with pytest.raises(NotImplementedError, match=r"estimate it with p.rsample_and_log_prob"):
             kl_divergence(p, q)
 
 

@@ -25,7 +25,7 @@ def test_weights_decide_how_often_a_kernel_is_drawn():
     distribution = PoseMixtureDistribution(weights.log(), loc, torch.full_like(loc, 0.01))
     for x in (distribution.sample((5000,)), distribution.hypotheses((5000,))):
         drawn = torch.stack(
-            [((x[:, 1] - centre).norm(dim=-1) < 1).float().mean() for centre in loc]
+            [((x[:, 1] - center).norm(dim=-1) < 1).float().mean() for center in loc]
         )
         torch.testing.assert_close(drawn.double(), weights, atol=0.03, rtol=0)
     assert (distribution.point_estimate[1] == 0).all()

@@ -172,7 +172,7 @@ def test_the_density_of_a_decoded_distribution_integrates_to_one():
 
 @torch.no_grad()
 def goodness_of_fit(x, log_prob):
-    """p-value of samples `(n, d)` under a density, by nearest neighbours in whitened space."""
+    """p-value of samples `(n, d)` under a density, by nearest neighbors in whitened space."""
     factor = torch.linalg.cholesky(x.T.cov())
     white = torch.linalg.solve_triangular(factor, x.T, upper=False).T
     return auto_goodness_of_fit(white, (log_prob + factor.diagonal().log().sum()).exp())
@@ -206,7 +206,7 @@ def test_the_entropy_is_the_mean_surprise(case):
             distribution.entropy()
         return
     torch.manual_seed(0)
-    x, log_prob = distribution.rsample_and_log_prob((20_000,))
+    _x, log_prob = distribution.rsample_and_log_prob((20_000,))
     assert distribution.entropy().shape == (2,)
     error = (-log_prob).std(0) / math.sqrt(len(log_prob))
     assert ((distribution.entropy() + log_prob.mean(0)).abs() < 5 * error).all()
@@ -241,9 +241,9 @@ def test_a_flow_without_a_closed_mode_says_so(case):
     distribution = case.distribution(2)
     with pytest.raises(NotImplementedError, match=r"use \.centre .* or a numerical MAP"):
         _ = distribution.mode
-    assert distribution.centre.shape == (2, *case.event_shape)
+    assert distribution.center.shape == (2, *case.event_shape)
     torch.testing.assert_close(
-        base_coordinates(distribution, distribution.centre), torch.zeros_like(distribution.centre)
+        base_coordinates(distribution, distribution.center), torch.zeros_like(distribution.center)
     )
 
 
@@ -254,7 +254,7 @@ def test_a_decoded_distribution_has_no_closed_mode_but_a_point_estimate(case):
         _ = distribution.mode
     assert distribution.point_estimate.shape == (2, *case.event_shape)
     torch.testing.assert_close(
-        distribution.point_estimate, distribution.decode(distribution.latent.centre)
+        distribution.point_estimate, distribution.decode(distribution.latent.center)
     )
 
 
@@ -321,7 +321,7 @@ def test_float32(case):
     torch.testing.assert_close(log_prob32.double(), log_prob, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none")
+@pytest.mark.gpu
 @every_distribution
 def test_device(case):
     c = randn(2, case.context)
@@ -342,7 +342,7 @@ def test_device(case):
 def test_values_are_validated(case):
     distribution = case.distribution(2)
     wrong = torch.zeros(2, *case.event_shape[:-1], case.event_shape[-1] + 1, dtype=torch.float64)
-    with pytest.raises(ValueError, match="event_shape|right-most"):
+    with pytest.raises(ValueError, match=r"event_shape|right-most"):
         distribution.log_prob(wrong)
     bad = torch.full((2, *case.event_shape), math.nan, dtype=torch.float64)
     with pytest.raises(ValueError, match="support"):

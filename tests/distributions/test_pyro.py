@@ -204,11 +204,11 @@ def test_map_in_latent_space_through_reparam():
         svi.step()
     z = guide.median()["x_base"]
     torch.testing.assert_close(z, distribution.base_dist.mode.detach(), atol=0.02, rtol=0)
-    torch.testing.assert_close(distribution.transform(z), distribution.centre, atol=0.1, rtol=0)
+    torch.testing.assert_close(distribution.transform(z), distribution.center, atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize("case", EXACT_DISTRIBUTIONS.values(), ids=str)
-def test_as_a_guide_with_reparametrised_gradients(case):
+def test_as_a_guide_with_reparametrized_gradients(case):
     distribution = case.distribution()
 
     def model():

@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pyro.distributions as dist
 import pytest
@@ -9,7 +10,14 @@ from propose_prob.distributions import RecalibratedDistribution
 from propose_prob.distributions.recalibration import Recalibration, joint_groups, point_estimate_of
 from propose_prob.geometry.camera import project
 from propose_prob.geometry.skeletons import COCO_17, H36M_17
-from tests.zoo import decoded_case, lifting_case, randn, small_propose
+from tests.zoo import (
+    decoded_case,
+    lifting_case,
+    randn,
+    small_baseline,
+    small_lifting,
+    small_propose,
+)
 
 T = torch.tensor([1.0, 0.5, 2.0, 1.3], dtype=torch.float64)
 
@@ -150,8 +158,12 @@ class Model(nn.Module):
         self.inner = small_propose()
         self.calibration = Recalibration([(0,), (1, 2), (3,)], parents=(-1, 0, 0, 1))
 
-    def conditional(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
+    def conditional(
+        self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0), recalibrated=True
+    ):
         distribution = self.inner.conditional(p2d, confidence, focal=focal, center=center)
+        if not recalibrated:
+            return distribution
         return self.calibration(distribution, p2d, confidence, focal=focal, center=center)
 
 
@@ -173,20 +185,32 @@ def test_groups_join_both_sides():
         assert all({skeleton.mirror[j] for j in group} == set(group) for group in groups)
 
 
-def test_unfitted_or_switched_off_is_the_distribution_itself(model):
+def test_unfitted_or_left_out_is_the_distribution_itself(model):
     p2d = randn(3, 4, 2)
     distribution = model.conditional(p2d)
     assert isinstance(distribution, RecalibratedDistribution)
     torch.testing.assert_close(
         distribution.base_distribution.scale, model.inner.noise_scale * torch.tensor(-0.5).exp()
     )
-    model.calibration.enabled = False
-    assert not isinstance(model.conditional(p2d), RecalibratedDistribution)
+    plain = model.conditional(p2d, recalibrated=False)
+    assert not isinstance(plain, RecalibratedDistribution)
     fresh = Model().double().eval()
     assert not fresh.calibration.fitted
     assert not isinstance(fresh.conditional(p2d), RecalibratedDistribution)
     # The model's own noise stays what it was.
-    assert torch.equal(model.conditional(p2d).scale, model.inner.noise_scale)
+    assert torch.equal(plain.scale, model.inner.noise_scale)
+
+
+@pytest.mark.parametrize("build", [small_propose, small_lifting, partial(small_baseline, "cvae")])
+def test_every_model_leaves_its_recalibration_out_where_it_is_asked_to(build):
+    model = build().requires_grad_(False)
+    p2d = randn(3, model.config.joints, 2)
+    plain = model.conditional(p2d)
+    model.calibration.log_temperature.fill_(0.3)
+    assert isinstance(model.conditional(p2d), RecalibratedDistribution)
+    asked = model.conditional(p2d, recalibrated=False)
+    assert type(asked) is type(plain)
+    torch.testing.assert_close(asked.point_estimate, plain.point_estimate)
 
 
 def test_hidden_joints_and_known_intrinsics_have_their_temperature(model):

@@ -18,8 +18,6 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 public_names = importlib.import_module("public_names")
 
-PAGES = public_names.pages()
-NAMES = [(module, name) for page in PAGES for module, names in page.names.items() for name in names]
 MARKDOWN = sorted(
     path
     for pattern in (
@@ -31,40 +29,54 @@ MARKDOWN = sorted(
     )
     for path in ROOT.glob(pattern)
 )
+RUN = [
+    path
+    for path in MARKDOWN
+    if (DOCS in path.parents or path.name == "README.md") and "```python\n" in path.read_text()
+]
 
 
-def value_of(module, name):
-    return getattr(importlib.import_module(module), name)
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def documented_names():
+    """Dotted name and value of every name that the API reference documents."""
+    for page in public_names.pages():
+        for module, names in page.names.items():
+            for name in names:
+                yield f"{module}.{name}", getattr(importlib.import_module(module), name)
 
 
 def parts_with_all():
     yield propose_prob
-    for page in PAGES:
+    for page in public_names.pages():
         yield importlib.import_module(page.part)
 
 
 def test_every_name_of_every_part_is_on_a_page():
-    documented = {id(value_of(module, name)) for module, name in NAMES}
-    for part in parts_with_all():
-        for name in getattr(part, "__all__", ()):
-            value = getattr(part, name)
-            is_data = inspect.ismodule(value) or isinstance(value, str)
-            assert is_data or id(value) in documented, f"{part.__name__}.{name}"
+    documented = {id(value) for _, value in documented_names()}
+    missing = [
+        f"{part.__name__}.{name}"
+        for part in parts_with_all()
+        for name in getattr(part, "__all__", ())
+        if not inspect.ismodule(value := getattr(part, name))
+        and not isinstance(value, str)
+        and id(value) not in documented
+    ]
+    assert not missing
 
 
 def callables():
-    for module, name in NAMES:
-        value = value_of(module, name)
+    """Dotted name and value of the documented functions, classes and public methods."""
+    for name, value in documented_names():
         if inspect.isclass(value):
-            yield pytest.param(value, id=f"{module}.{name}")
+            yield name, value
             for attribute, member in vars(value).items():
                 if not attribute.startswith("_") and isinstance(member, types.FunctionType):
-                    yield pytest.param(member, id=f"{module}.{name}.{attribute}")
+                    yield f"{name}.{attribute}", member
         elif inspect.isfunction(value):
-            yield pytest.param(value, id=f"{module}.{name}")
-
-
-CALLABLES = list(callables())
+            yield name, value
 
 
 def parameters(value):
@@ -84,18 +96,58 @@ def section(text, title):
     return re.findall(r"^    \*{0,2}(\w+)(?: \([^)]*\))?:", match[1], re.MULTILINE)
 
 
-@pytest.mark.parametrize("value", CALLABLES)
-def test_docstrings_explain_the_arguments_there_are(value):
+def mistakes(value):
+    """What is wrong with a docstring."""
     text = inspect.getdoc(value) or ""
-    assert text.strip(), "no docstring"
+    if not text.strip():
+        yield "no docstring"
     arguments = section(text, "Args")
-    assert set(arguments or ()) <= set(parameters(value)), "explains an argument that is not there"
-    attributes = set(section(text, "Attributes") or ())
+    for name in sorted(set(arguments or ()) - set(parameters(value))):
+        yield f"explains {name}, which is no argument"
     if dataclasses.is_dataclass(value):
-        assert attributes <= set(dir(value)) | set(value.__dataclass_fields__)
+        there = set(dir(value)) | set(value.__dataclass_fields__)
+        for name in sorted(set(section(text, "Attributes") or ()) - there):
+            yield f"explains {name}, which is no attribute"
     elif inspect.isfunction(value) and arguments is None:
         pointed = re.search(r"\bsee `|\bas `|arguments .* are", text)
-        assert len(parameters(value)) <= 5 or pointed, "six arguments and no Args section"
+        if len(parameters(value)) > 5 and not pointed:
+            yield "six arguments and no Args section"
+
+
+def test_docstrings_explain_the_arguments_there_are():
+    found = list(callables())
+    assert len(found) > 500
+    assert not [f"{name}: {text}" for name, value in found for text in mistakes(value)]
+
+
+def test_mistakes_of_docstrings_are_found():
+    def bare(a):
+        pass
+
+    def wrong(a):
+        """Does it.
+
+        Args:
+            b: Not there.
+        """
+
+    def long(a, b, c, d, e, f):
+        """Does it."""
+
+    @dataclasses.dataclass
+    class Point:
+        """A point.
+
+        Attributes:
+            y: Not there.
+        """
+
+        x: int
+
+    assert list(mistakes(bare)) == ["no docstring"]
+    assert list(mistakes(wrong)) == ["explains b, which is no argument"]
+    assert list(mistakes(long)) == ["six arguments and no Args section"]
+    assert list(mistakes(Point)) == ["explains y, which is no attribute"]
 
 
 #: Readers of data sets need their files; their pages show them.
@@ -103,7 +155,7 @@ FILES = {"propose_prob.datasets", "propose_prob.images", "propose_prob.io"}
 
 
 def exported():
-    """Classes and functions that the package or one of its parts exports, each once."""
+    """Classes and functions that the package or one of its parts exports, with a dotted name."""
     found = {}
     for part in parts_with_all():
         if part.__name__ in FILES:
@@ -112,17 +164,48 @@ def exported():
             value = getattr(part, name)
             if inspect.isclass(value) or inspect.isfunction(value):
                 found.setdefault(value, f"{part.__name__}.{name}")
-    return [pytest.param(value, id=name) for value, name in found.items()]
+    return found
 
 
-@pytest.mark.parametrize("value", exported())
-def test_exported_names_show_their_use(value):
+def example_mistake(value):
+    """What is wrong with the examples of an exported name, or None."""
     examples = doctest.DocTestParser().get_examples(inspect.getdoc(value) or "")
-    assert examples, "no example"
+    if not examples:
+        return "no example"
     # What a function gives back may be shown without naming its class.
-    named = any(value.__name__ in example.source for example in examples)
-    assert named or inspect.isclass(value), "shows something else"
-    assert not any(doctest.SKIP in example.options for example in examples), "never run"
+    if not inspect.isclass(value) and not any(value.__name__ in e.source for e in examples):
+        return "shows something else"
+    return "never run" if any(doctest.SKIP in e.options for e in examples) else None
+
+
+def test_exported_names_show_their_use():
+    found = exported()
+    assert len(found) > 100
+    wrong = {name: example_mistake(value) for value, name in found.items()}
+    assert not {name: text for name, text in wrong.items() if text}
+
+
+def test_mistakes_of_examples_are_found():
+    def none():
+        """No example."""
+
+    def other():
+        """Another.
+
+        >>> max(1, 2)
+        2
+        """
+
+    def skipped():
+        """Not run.
+
+        >>> skipped()  # doctest: +SKIP
+        """
+
+    assert example_mistake(none) == "no example"
+    assert example_mistake(other) == "shows something else"
+    assert example_mistake(skipped) == "never run"
+    assert example_mistake(propose_prob.load) is None
 
 
 def anchors(path):
@@ -135,8 +218,8 @@ def anchors(path):
     return found
 
 
-@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(path):
+def dead_links(path):
+    """Relative links of a Markdown file that lead nowhere."""
     text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"`[^`]*`", "", text)
     for target in re.findall(r"\]\(<?([^)\s>]+)>?\)", text):
@@ -144,20 +227,24 @@ def test_links_lead_somewhere(path):
             continue
         name, _, anchor = target.partition("#")
         place = (path.parent / name).resolve() if name else path
-        assert place.exists(), target
-        if anchor and place.suffix == ".md":
-            assert anchor in anchors(place), target
+        known = anchors(place) if anchor and place.suffix == ".md" and place.exists() else {anchor}
+        if not place.exists() or anchor not in known:
+            yield target
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path
-        for path in MARKDOWN
-        if (DOCS in path.parents or path.name == "README.md") and "```python\n" in path.read_text()
-    ],
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
+def test_links_lead_somewhere():
+    assert len(MARKDOWN) > 40
+    assert not [f"{name_of(path)}: {link}" for path in MARKDOWN for link in dead_links(path)]
+
+
+def test_dead_links_are_found(tmp_path):
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    other.write_text("# One `two`\n")
+    page.write_text("[a](other.md#one-two) [b](other.md#three) [c](gone.md) [d](https://x.org)")
+    assert list(dead_links(page)) == ["other.md#three", "gone.md"]
+
+
+@pytest.mark.parametrize("path", RUN, ids=name_of)
 def test_python_of_a_page_runs(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
@@ -167,12 +254,14 @@ def test_python_of_a_page_runs(path, tmp_path, monkeypatch, capsys):
 
 def test_pages_are_in_the_table_of_contents():
     index = (DOCS / "index.md").read_text()
-    for path in [*DOCS.glob("*.md"), *DOCS.glob("howto/*.md")]:
-        name = str(path.relative_to(DOCS).with_suffix(""))
-        assert name == "index" or f"\n{name}\n" in index, name
+    names = [
+        str(path.relative_to(DOCS).with_suffix(""))
+        for path in [*DOCS.glob("*.md"), *DOCS.glob("howto/*.md")]
+    ]
+    assert not [name for name in names if name != "index" and f"\n{name}\n" not in index]
 
 
 def test_every_model_card_is_on_the_page_of_models():
     page = (DOCS / "models.md").read_text()
-    for card in (ROOT / "propose_prob" / "weights").glob("*.md"):
-        assert f"../propose_prob/weights/{card.name}" in page, card.name
+    cards = [card.name for card in (ROOT / "propose_prob" / "weights").glob("*.md")]
+    assert not [name for name in cards if f"../propose_prob/weights/{name}" not in page]

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import CalibrationCurve, best_of, energy_scores, mpjpe
+from propose_prob.evaluation import CalibrationCurve, energy_scores, mpjpe
 from propose_prob.evaluation.calibration import LEVELS, Calibration, calibration_hits
+from propose_prob.evaluation.metrics import best_of
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -14,11 +17,11 @@ seeds = st.integers(0, 2**32 - 1)
 def gaussian(width, *, num_samples=50, items=2000, joints=16, seed=0):
     """Samples of a distribution ``width`` times as wide as the one that the truth comes from."""
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.randn(items, joints, 3, generator=generator)
+    center = torch.randn(items, joints, 3, generator=generator)
     scale = torch.rand(items, joints, 3, generator=generator) + 0.1
     noise = torch.randn(num_samples, items, joints, 3, generator=generator)
-    target = centre + scale * torch.randn(items, joints, 3, generator=generator)
-    return centre + width * scale * noise, target
+    target = center + scale * torch.randn(items, joints, 3, generator=generator)
+    return center + width * scale * noise, target
 
 
 def calibrate(samples, target, mask=None, **options):
@@ -57,7 +60,7 @@ def test_calibration_equals_numpy(num_samples):
 
 
 def test_levels_are_twenty_steps():
-    assert LEVELS == tuple(np.round(np.arange(21) * 0.05, 2))
+    assert tuple(np.round(np.arange(21) * 0.05, 2)) == LEVELS
 
 
 def test_samples_of_the_truth_are_calibrated():
@@ -102,8 +105,8 @@ def test_a_fixed_root_counts_only_when_left_in():
 def test_masks_separate_seen_from_hidden_joints():
     good, target = gaussian(1.0, items=1500, joints=8)
     mask = torch.rand(1500, 8, generator=torch.Generator().manual_seed(1)) < 0.5
-    centre = good.mean(0)
-    samples = torch.where(mask[..., None], good, centre + 0.4 * (good - centre))
+    center = good.mean(0)
+    samples = torch.where(mask[..., None], good, center + 0.4 * (good - center))
     seen, hidden = calibrate(samples, target, mask), calibrate(samples, target, ~mask)
     assert seen.error < 0.04 and hidden.signed < -0.2
     assert (seen.counts + hidden.counts == 1500).all()
@@ -116,7 +119,7 @@ def test_streaming_equals_one_batch(seed, cuts):
     mask = torch.rand(30, 4, generator=torch.Generator().manual_seed(seed)) < 0.7
     bounds = [0, *sorted(cuts), 30]
     curve = CalibrationCurve(4)
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         curve.update(samples[:, start:stop], target[start:stop], mask[start:stop])
     whole, streamed = calibrate(samples, target, mask), curve.compute()
     assert torch.equal(whole.counts, streamed.counts)

@@ -104,8 +104,8 @@ def test_sbc_of_an_exact_distribution_is_uniform_and_finds_a_wrong_one(name):
     result = histogram.compute()
     assert result.count == 600
     assert stats.chi2.sf(float(result.chi2), 19) > 1e-3
-    centre = distribution.centre
-    histogram, ranks = sbc(centre + 0.5 * (truth - centre))
+    center = distribution.center
+    histogram, ranks = sbc(center + 0.5 * (truth - center))
     histogram.update(ranks)
     assert stats.chi2.sf(float(histogram.compute().chi2), 19) < 1e-6
 

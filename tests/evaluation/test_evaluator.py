@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from dataclasses import asdict, fields, replace
@@ -9,23 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
-from propose_prob.evaluation import (
-    PROTOCOLS,
-    CalibrationCurve,
-    Evaluator,
-    Protocol,
-    auc,
-    crps,
-    mpjpe,
-    n_mpjpe,
-    pa_mpjpe,
-    pck,
-)
+from propose_prob.evaluation import PROTOCOLS, CalibrationCurve, Protocol, mpjpe, pa_mpjpe
 from propose_prob.evaluation.bones import bone_pairs, bone_symmetry, bone_variation
 from propose_prob.evaluation.estimates import estimate
-from propose_prob.evaluation.metrics import METRICS, Metrics, cps, joint_errors
+from propose_prob.evaluation.evaluator import Evaluator
+from propose_prob.evaluation.metrics import METRICS, Metrics, auc, cps, joint_errors, n_mpjpe, pck
 from propose_prob.evaluation.motion_errors import MotionErrors
-from propose_prob.evaluation.scores import joint_spread
+from propose_prob.evaluation.scores import crps, joint_spread
 from propose_prob.evaluation.sharpness import SpreadErrorHistogram
 from propose_prob.geometry.alignment import procrustes
 from propose_prob.geometry.skeletons import H36M_17
@@ -163,9 +154,9 @@ def test_aligned_errors_and_the_best_of_ten(procrustes):
     samples, target = batch["samples"], batch["target"]
     errors = 1e3 * pa_mpjpe(samples, target, scale=scale)
     point = 1e3 * pa_mpjpe(batch["point"], target, scale=scale)
-    centre = 1e3 * pa_mpjpe(samples.mean(0), target, scale=scale)
+    center = 1e3 * pa_mpjpe(samples.mean(0), target, scale=scale)
     assert items.point_pa_mpjpe == pytest.approx(point.mean().item())
-    assert items.mean_pa_mpjpe == pytest.approx(centre.mean().item())
+    assert items.mean_pa_mpjpe == pytest.approx(center.mean().item())
     assert items.sample_pa_mpjpe == pytest.approx(errors[0].mean().item())
     assert items.best_pa_mpjpe == pytest.approx(errors.amin(0).mean().item())
     picks = torch.stack(
@@ -213,7 +204,7 @@ def test_means_over_actions_weigh_actions_equally():
 @given(seed=st.integers(0, 2**31), cuts=st.lists(st.integers(0, 10), max_size=3))
 def test_streaming_equals_one_batch(seed, cuts):
     batch, bounds = data(seed), [0, *sorted(cuts), 10]
-    parts = [take(batch, range(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [take(batch, range(a, b)) for a, b in itertools.pairwise(bounds)]
     whole, streamed = evaluate(batch), evaluate(*parts)
     assert close(whole.items, streamed.items) and close(whole.actions, streamed.actions)
     assert whole.num_items == streamed.num_items == 10

@@ -52,7 +52,9 @@ class Guesser(nn.Module):
             self.calibration = Recalibration(joint_groups(FOUR))
         self.calls = 0
 
-    def conditional(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
+    def conditional(
+        self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0), recalibrated=True
+    ):
         self.calls += 1
         scale = (0.1 * self.factor)[:, None].expand(*p2d.shape[:-1], 3)
         hidden = (confidence == 0)[..., None]
@@ -61,7 +63,7 @@ class Guesser(nn.Module):
         slot = getattr(self, "calibration", None)
         return (
             distribution
-            if slot is None
+            if slot is None or not recalibrated
             else slot(distribution, p2d, confidence, focal=focal, center=center)
         )
 
@@ -107,10 +109,8 @@ def test_wrong_spreads_are_found_and_put_right(data, slot):
     distribution = result.model.conditional(data.p2d[:3], torch.ones(3, 4))
     assert isinstance(distribution, RecalibratedDistribution)
     torch.testing.assert_close(distribution.temperature[:, 1], distribution.temperature[:, 2])
-    result.calibration.enabled = False
-    assert not isinstance(
-        result.model.conditional(data.p2d[:3], torch.ones(3, 4)), RecalibratedDistribution
-    )
+    plain = result.model.conditional(data.p2d[:3], torch.ones(3, 4), recalibrated=False)
+    assert not isinstance(plain, RecalibratedDistribution)
 
 
 def test_a_right_distribution_stays_as_it_is(data):
@@ -125,7 +125,7 @@ def test_fitting_again_starts_anew(data):
     first = recalibrate(model, [data], skeleton=FOUR, samples=40, hidden=(0,)).calibration
     before = first.log_temperature.clone()
     second = recalibrate(model, [data], skeleton=FOUR, samples=40, hidden=(0,)).calibration
-    assert second is first and second.enabled
+    assert second is first
     torch.testing.assert_close(second.log_temperature, before)
 
 
@@ -163,4 +163,15 @@ def test_wrong_data_is_named(data):
         recalibrate(model, [Set(data.p2d, data.p3d, valid=False)], skeleton=FOUR)
     with pytest.raises(InputError, match="toy val: expected at least one item"):
         recalibrate(model, [Set(data.p2d[:0], data.p3d[:0])], skeleton=FOUR)
-    assert model.calibration.enabled
+
+
+class Stubborn(Guesser):
+    """Applies its recalibration whatever it is asked."""
+
+    def conditional(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
+        return super().conditional(p2d, confidence, focal=focal, center=center)
+
+
+def test_a_recalibration_that_cannot_be_left_out_is_refused(data):
+    with pytest.raises(InputError, match=r"Stubborn.conditional to take recalibrated=False"):
+        recalibrate(Stubborn([1.0] * 4, slot=True), [data], skeleton=FOUR)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import auc, best_of, mpjpe, n_mpjpe, pa_mpjpe, pck, pve
-from propose_prob.evaluation.metrics import best_of_curve, cps
+from propose_prob.evaluation import mpjpe, pa_mpjpe
+from propose_prob.evaluation.metrics import auc, best_of, best_of_curve, cps, n_mpjpe, pck, pve
 
 seeds = st.integers(0, 2**32 - 1)
 

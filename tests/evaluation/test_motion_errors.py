@@ -1,11 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from propose_prob.evaluation import acceleration_error
-from propose_prob.evaluation.motion_errors import MotionErrors, mpjve
+from propose_prob.evaluation.motion_errors import MotionErrors, acceleration_error, mpjve
 
 
 def sequences(frames=9, seed=0):
@@ -40,7 +41,7 @@ def test_streamed_and_interleaved_equals_each_sequence_alone(seed, cuts):
     labels, frame = ["a", "b"] * 9, torch.arange(9).repeat_interleave(2) * 3 + 5
     errors = MotionErrors(step=3)
     bounds = [0, *sorted(cuts), 18]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         part = slice(start, stop)
         errors.update(pred[part], target[part], labels[part], frame[part])
     result = errors.compute()

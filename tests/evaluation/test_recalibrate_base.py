@@ -42,8 +42,8 @@ def test_the_base_is_widened_and_nothing_else(model):
     gap = (z - base.mean) / base.stddev
     change = 0.5 * gap.square().sum(-1) * (1 - torch.tensor(-0.8).exp()) - 144 * 0.4
     torch.testing.assert_close(distribution.log_prob(x), plain.log_prob(x) + change)
-    model.calibration.enabled = False
-    torch.testing.assert_close(model.conditional(p2d, focal=1.0).entropy(), plain.entropy())
+    asked = model.conditional(p2d, focal=1.0, recalibrated=False)
+    torch.testing.assert_close(asked.entropy(), plain.entropy())
 
 
 def test_what_the_temperature_depends_on(model):
@@ -55,9 +55,8 @@ def test_what_the_temperature_depends_on(model):
         before = plain if focal is None else None
         distribution = model.conditional(p2d, confidence, focal=focal)
         if before is None:
-            model.calibration.enabled = False
-            before = model.conditional(p2d, confidence, focal=focal).flow.base_dist
-            model.calibration.enabled = True
+            asked = model.conditional(p2d, confidence, focal=focal, recalibrated=False)
+            before = asked.flow.base_dist
         factor = (distribution.flow.base_dist.stddev / before.stddev).log()
         expected = torch.tensor([log, log + 0.2 * 4 * 4 / 17]).double()
         torch.testing.assert_close(factor, expected[:, None].expand(2, 144))
@@ -67,13 +66,12 @@ def test_what_the_temperature_depends_on(model):
     torch.testing.assert_close(factor, expected[:, None].expand(2, 144))
     model.calibration.slopes.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.1, 0.2]))
     for focal, slope in ((None, 0.1), (1.5, 0.3)):
-        told = model.told(p2d, confidence, focal=focal)
-        assert model.calibration.active and told.shape == (2, 6)
-        model.calibration.enabled = False
-        before = model.conditional(p2d, confidence, focal=focal).flow.base_dist.stddev
-        model.calibration.enabled = True
+        features = model.recalibration_features(p2d, confidence, focal=focal)
+        assert features.shape == (2, 6)
+        asked = model.conditional(p2d, confidence, focal=focal, recalibrated=False)
+        before = asked.flow.base_dist.stddev
         after = model.conditional(p2d, confidence, focal=focal).flow.base_dist.stddev
-        expected = slope * told[:, 4:5].expand(2, 144)
+        expected = slope * features[:, 4:5].expand(2, 144)
         torch.testing.assert_close((after / before).log(), expected)
     model.calibration.log_temperature.fill_(50.0)
     wide = model.conditional(p2d, confidence).flow.base_dist.stddev / plain.stddev
@@ -107,15 +105,16 @@ class Lifter(nn.Module):
         base = diagonal_normal(torch.zeros_like(claimed), claimed)
         one = DiagonalAffine(torch.zeros(9), torch.zeros(9))
         distribution = PoseFlowDistribution(FlowDistribution(base, one), VectorToJoints())
-        if self.calibration.active:
-            distribution = self.calibration(distribution, self.told(p2d, confidence, focal=focal))
+        if self.calibration.fitted:
+            features = self.recalibration_features(p2d, confidence, focal=focal)
+            distribution = self.calibration(distribution, features)
         return (
             PushforwardDistribution(distribution, lambda x: x, (4, 3))
             if self.exact
             else distribution
         )
 
-    def told(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
+    def recalibration_features(self, p2d, confidence=None, *, focal=None, center=(0.0, 0.0)):
         claimed = (0.05 * p2d[:, 1, :1].sigmoid()).sqrt() * 0.12
         base = diagonal_normal(torch.zeros(len(p2d), 9), claimed.expand(-1, 9))
         one = DiagonalAffine(torch.zeros(9), torch.zeros(9))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 from scipy.spatial.transform import Rotation
 
-from propose_prob.evaluation import crps, energy_scores
-from propose_prob.evaluation.scores import joint_spread, nll_per_coordinate
+from propose_prob.evaluation import energy_scores
+from propose_prob.evaluation.scores import crps, joint_spread, nll_per_coordinate
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -164,8 +164,8 @@ def test_nll_has_units():
     x = distribution.sample((500,))
     value = nll_per_coordinate(distribution.log_prob(x).sum(-1), 17)
     assert float(value.mean()) == pytest.approx(float(distribution.entropy()[0]), abs=0.02)
-    millimetres = torch.distributions.Normal(torch.zeros(48).double(), 20.0)
-    other = nll_per_coordinate(millimetres.log_prob(1000 * x).sum(-1), 17)
+    millimeters = torch.distributions.Normal(torch.zeros(48).double(), 20.0)
+    other = nll_per_coordinate(millimeters.log_prob(1000 * x).sum(-1), 17)
     torch.testing.assert_close(other - value, torch.full((500,), np.log(1000)).double())
     with pytest.raises(ValueError, match="at least 2 joints, got 1"):
         nll_per_coordinate(value, 1)

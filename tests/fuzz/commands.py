@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from propose_prob.cli import main
+from propose_prob.configuration import to_dict
 from propose_prob.geometry.skeletons import H36M_17
 from propose_prob.images.training import ImageTrainConfig
 from propose_prob.models import ProHMR, ProHMRConfig, ProPose
@@ -32,7 +33,6 @@ from propose_prob.training.configs import (
     RegressionTrainConfig,
     TrainConfig,
     VariationalTrainConfig,
-    to_dict,
 )
 from propose_prob.weights import save
 from tests.fuzz import hostile

@@ -155,7 +155,7 @@ def acclaim(name):
 
 
 def c3d(folder):
-    (folder / "a.c3d").write_bytes(test_c3d.content(test_c3d.millimetres(frames=2)))
+    (folder / "a.c3d").write_bytes(test_c3d.content(test_c3d.millimeters(frames=2)))
     return folder / "a.c3d", read_c3d
 
 

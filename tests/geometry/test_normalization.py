@@ -117,7 +117,7 @@ def test_dtype_is_kept(dtype):
     assert result.p2d.dtype == result.center.dtype == result.scale.dtype == dtype
 
 
-def test_denormalise_broadcasts_over_samples():
+def test_denormalize_broadcasts_over_samples():
     p2d, confidence = poses(3, (2,))
     result = normalize_keypoints(p2d, confidence)
     samples = torch.randn(5, 2, 17, 2, dtype=torch.float64)

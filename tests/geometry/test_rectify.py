@@ -1,4 +1,3 @@
-import roma
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +23,8 @@ def test_virtual_view_is_the_projection_after_the_rotation(x: float, y: float, s
     focal, center = torch.tensor(1145.0).double(), torch.tensor([500.0, 400.0]).double()
     pixels = focal * view(joints) + center
     p2d, rotation = rectify(pixels, visible, focal=focal, center=center)
-    assert roma.is_rotation_matrix(rotation, epsilon=1e-9)
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).to(rotation), rtol=0, atol=1e-9)
+    assert torch.linalg.det(rotation) > 0
     assert torch.allclose(p2d, view(joints @ rotation.mT), atol=1e-9)
     rays = torch.nn.functional.normalize(
         torch.cat([p2d, torch.ones(17, 1, dtype=torch.float64)], -1), dim=-1

@@ -229,7 +229,7 @@ def test_wrong_input():
     ):
         with pytest.raises(InputError, match=rf"expected {name} of shape {event}, got \(2, 5\)"):
             function(torch.zeros(2, 5))
-    with pytest.raises(InputError, match="floating-point 6D numbers, got torch.int64"):
+    with pytest.raises(InputError, match=r"floating-point 6D numbers, got torch.int64"):
         matrix_from_6d(torch.zeros(6, dtype=torch.int64))
     with pytest.raises(InputError, match="order wxyz or xyzw, got 'wzyx'"):
         matrix_from_quaternion(torch.zeros(4), "wzyx")

@@ -76,7 +76,7 @@ def test_beyond_the_border_is_black():
     assert outside.images.abs().max() == 0
 
 
-def test_small_crops_of_fine_patterns_are_grey():
+def test_small_crops_of_fine_patterns_are_gray():
     """Without an average, every eighth pixel of a chequerboard would be black or white."""
     board = (torch.arange(160)[:, None] + torch.arange(160)) % 2
     image = board.float().expand(3, 160, 160)
@@ -118,10 +118,10 @@ def test_the_crops_camera_sees_the_crop():
     assert (seen - there).norm(dim=-1).max() < 0.1 * (seen - 32).norm(dim=-1).max() + 0.5
 
 
-def test_normalised_images_have_imagenets_mean():
-    grey = torch.tensor(IMAGENET_MEAN)[:, None, None].expand(3, 2, 2)
+def test_normalized_images_have_imagenets_mean():
+    gray = torch.tensor(IMAGENET_MEAN)[:, None, None].expand(3, 2, 2)
     spread = torch.tensor(IMAGENET_STD)[:, None, None]
-    torch.testing.assert_close(normalize_image(grey + spread), torch.ones(3, 2, 2))
+    torch.testing.assert_close(normalize_image(gray + spread), torch.ones(3, 2, 2))
 
 
 @pytest.mark.parametrize(

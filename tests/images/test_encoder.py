@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from propose_prob.errors import InputError
-from propose_prob.images import ImageEncoder
+from propose_prob.images.encoder import ImageEncoder
 from propose_prob.images.resnet import resnet18
 from propose_prob.models import ProHMR, ProHMRConfig
 

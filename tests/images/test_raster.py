@@ -53,7 +53,7 @@ def test_an_image_is_as_high_and_wide_as_asked():
     assert seen.depth[~expected].isinf().all()
 
 
-def test_neighbours_leave_no_gap():
+def test_neighbors_leave_no_gap():
     grid = torch.linspace(0, 16, 6)
     points = torch.stack(torch.meshgrid(grid, grid, indexing="ij"), -1).view(-1, 2)
     inner = points[(points > 0).all(-1) & (points < 16).all(-1)]

@@ -71,7 +71,7 @@ def test_the_silhouette_covers_the_joints(people):
     for person in people:
         output = body(person.theta, person.shape, person.translation)
         look, light = wardrobe.draw(rng), draw_light(rng, up)
-        colour, cover, _ = paint(
+        color, cover, _ = paint(
             output.vertices,
             body.faces,
             wardrobe.rest,
@@ -84,7 +84,7 @@ def test_the_silhouette_covers_the_joints(people):
         pixel = person.keypoints[inside].long().numpy()
         assert cover[pixel[:, 1], pixel[:, 0]].mean() > 0.85
         assert 0.02 < cover.mean() < 0.5
-        assert np.isfinite(colour).all() and colour[cover == 0].max() == 0
+        assert np.isfinite(color).all() and color[cover == 0].max() == 0
 
 
 def test_light_comes_from_where_the_lamp_is():
@@ -99,10 +99,10 @@ def test_light_comes_from_where_the_lamp_is():
     for x in (-1.0, 1.0):
         lamp = np.array([x, 0, 0], np.float32)
         light = Light(lamp, np.ones(3, np.float32), np.zeros((2, 3), np.float32), up, True)
-        colour, _, shadow = paint(
+        color, _, shadow = paint(
             vertices, body.faces, wardrobe.rest, look, light, focal=80.0, size=48
         )
-        middle = colour.sum((0, 2)) @ (np.arange(48) - 23.5) / colour.sum()
+        middle = color.sum((0, 2)) @ (np.arange(48) - 23.5) / color.sum()
         sides.append(middle)
         # The far side of the body lies in the shadow of the near one.
         lit = shadow.lit(vertices)
@@ -149,7 +149,7 @@ def test_broken_sets_are_named(folder, tmp_path):
     images = broken / "val" / "00000.images.npy"
     content = images.read_bytes()
     images.write_bytes(content[:200])
-    with pytest.raises(InputError, match="00000.images.npy: expected a complete"):
+    with pytest.raises(InputError, match=r"00000.images.npy: expected a complete"):
         load_renders(broken, "val")
     np.save(images, np.zeros((1, 9, 9, 3), np.uint8))
     with pytest.raises(InputError, match=r"\(1, 48, 48, 3\)"):
@@ -158,7 +158,7 @@ def test_broken_sets_are_named(folder, tmp_path):
     with pytest.raises(InputError, match="no finished shard"):
         load_renders(broken, "val")
     (broken / "val" / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="config.json"):
+    with pytest.raises(InputError, match=r"config.json"):
         load_renders(broken, "val")
 
 
@@ -166,9 +166,9 @@ def test_broken_sets_are_named(folder, tmp_path):
     ("options", "message"),
     [
         ({"split": "test"}, "split of train"),
-        ({"size": 8}, "32 to 1024"),
-        ({"occluded": 1.5}, "occluded in 0..1"),
-        ({"distance": (5.0, 2.0)}, "nearest first"),
+        ({"size": 8}, "size must be 32 to 1024, got 8"),
+        ({"occluded": 1.5}, "occluded must be 0 to 1, got 1.5"),
+        ({"distance": (5.0, 2.0)}, "distance must be 1 to 1000, the smaller first"),
     ],
 )
 def test_wrong_configurations_are_named(options, message):
@@ -187,9 +187,9 @@ def test_augmented_people_agree_with_their_keypoints(folder):
         assert (seen - varied.keypoints).norm(dim=-1).max() < 0.4
         joints = body.regress(body(varied.theta, varied.shape))
         relative = varied.joints - varied.joints[:, :1]
-        # The open body is symmetric to a millimetre.
+        # The open body is symmetric to a millimeter.
         torch.testing.assert_close(joints - joints[:, :1], relative, atol=2e-3, rtol=0)
-        assert 0 <= varied.images.min() and varied.images.max() <= 1
+        assert varied.images.min() >= 0 and varied.images.max() <= 1
 
 
 def test_augmentation_moves_pixels_with_keypoints(folder):
@@ -200,7 +200,7 @@ def test_augmentation_moves_pixels_with_keypoints(folder):
     images = torch.zeros(6, 3, 48, 48)
     images[:, :, 26:29, 19:22] = 1
     batch = dataclasses.replace(batch, images=images, keypoints=keypoints)
-    config = AugmentConfig(scale=0.15, shift=0.04, roll=20.0, colour=0.0, contrast=0.0, grey=0.0)
+    config = AugmentConfig(scale=0.15, shift=0.04, roll=20.0, color=0.0, contrast=0.0, gray=0.0)
     varied = augment(batch, config, torch.Generator().manual_seed(1))
     weight = varied.images[:, 0].clamp_min(2e-4) - 2e-4
     grid = torch.arange(48) + 0.5
@@ -212,7 +212,7 @@ def test_augmentation_moves_pixels_with_keypoints(folder):
 def test_no_augmentation_changes_nothing(folder):
     batch = RenderSource(load_renders(folder, "val"))(torch.arange(6))
     config = AugmentConfig(
-        mirror=0.0, scale=0.0, shift=0.0, roll=0.0, colour=0.0, contrast=0.0, grey=0.0
+        mirror=0.0, scale=0.0, shift=0.0, roll=0.0, color=0.0, contrast=0.0, gray=0.0
     )
     same = augment(batch, config, torch.Generator().manual_seed(0))
     for field in dataclasses.fields(batch):

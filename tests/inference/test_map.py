@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import numpy as np
 import pyro
@@ -71,13 +72,13 @@ def test_linear_gaussian_problems_have_their_posterior_mean(solver):
 
 
 def test_one_gauss_newton_step_solves_a_linear_problem():
-    model, args, mean = linear()
+    model, args, _mean = linear()
     found = map_estimate(model, *args, solver="lm")
     assert (found.steps <= 8).all()
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1.0])
-def test_one_factorisation_serves_a_whole_run(noise):
+def test_one_factorization_serves_a_whole_run(noise):
     model, seen, _ = curved(noise=noise)
     problems = Problems(model, (seen,), space="latent")
     index = torch.arange(len(seen))
@@ -86,7 +87,7 @@ def test_one_factorisation_serves_a_whole_run(noise):
     found = lbfgs(problems, problems.start, index, curved=True, **settings)
     assert found.converged.all()
     assert (found.steps.float().mean() < plain.steps.float().mean()) or noise > 0.1
-    model, args, mean = linear()
+    model, args, _mean = linear()
     problems = Problems(model, args, space="latent")
     found = lbfgs(problems, problems.start, torch.arange(5), curved=True, **settings)
     assert (found.steps <= 2).all() and found.converged.all()
@@ -233,7 +234,7 @@ def test_decoded_distributions_move_in_their_latent(name):
     assert (found.values["x"][:, 0] == 0).all()
     error = (found.values["x"] - seen)[:, 1:].norm(dim=-1).mean()
     assert error < (distribution.point_estimate - seen)[:, 1:].norm(dim=-1).mean()
-    # The prior alone is best at its centre.
+    # The prior alone is best at its center.
     with torch.no_grad():
         start = map_estimate(lambda: pyro.sample("x", distribution), max_steps=5)
     torch.testing.assert_close(start.values["x"], distribution.point_estimate.detach())
@@ -303,11 +304,11 @@ def test_an_outlier_moves_a_robust_estimate_little():
 
 
 def test_missing_points_do_not_matter():
-    model, seen, arm = curved(2)
+    model, seen, _arm = curved(2)
     seen[0, 2] = torch.nan
     found = map_estimate(model, seen)
     assert found.values["x"].isfinite().all()
-    # The last angle is not seen at all: the prior's centre.
+    # The last angle is not seen at all: the prior's center.
     assert found.values["x"][0, 2].abs() < 1e-4
 
 
@@ -348,7 +349,7 @@ def test_convergence_is_reported():
     assert long.converged.all() and (long.steps > 1).all()
 
 
-def test_a_matrix_that_cannot_be_factorised_is_left_to_lbfgs():
+def test_a_matrix_that_cannot_be_factorized_is_left_to_lbfgs():
     """The square root's derivative is infinite at 0, so Gauss-Newton's matrix is not finite."""
 
     def model(seen):
@@ -456,11 +457,11 @@ def test_masks_scales_and_deterministic_sites():
 
 def test_more_residuals_than_latents():
     """The Jacobian by columns instead of rows."""
-    model, args, mean = linear(3, size=2, rows=9)
+    model, args, _mean = linear(3, size=2, rows=9)
     problems = Problems(model, args, space="latent")
     rows = problems.select(torch.arange(3))
     u = randn(3, 2, seed=8)
-    at = rows.linearise(u)
+    at = rows.linearize(u)
     torch.testing.assert_close(at.matrix, rows.hessian(u))
     value, gradient = rows.gradient(u)
     torch.testing.assert_close(at.gradient, gradient)
@@ -477,7 +478,7 @@ def test_levenberg_marquardt_goes_downhill_only():
         ).objective
         for n in (1, 2, 4, 8, 16)
     ]
-    for before, after in zip(values, values[1:], strict=False):
+    for before, after in itertools.pairwise(values):
         assert (after <= before).all()
 
 

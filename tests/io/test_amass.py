@@ -82,10 +82,10 @@ def test_wrong_files(tmp_path, changes, message):
 def test_damaged_files(tmp_path):
     path = save(tmp_path / "a.npz", arrays())
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(InputError, match="complete .npz of plain arrays"):
+    with pytest.raises(InputError, match=r"complete .npz of plain arrays"):
         read_amass(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_amass(tmp_path / "none.npz")
     np.save(tmp_path / "b.npy", np.zeros(3))
-    with pytest.raises(InputError, match="expected a complete .npz .* got a single array"):
+    with pytest.raises(InputError, match=r"expected a complete .npz .* got a single array"):
         read_amass(tmp_path / "b.npy")

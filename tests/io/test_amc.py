@@ -113,7 +113,7 @@ def test_radians_and_units(tmp_path):
         amc = amc.replace(f" {text}\n", " " + " ".join(map(str, np.deg2rad(values))) + "\n")
     asf = asf.replace("axis 10 20 30", "axis " + " ".join(map(str, np.deg2rad([10, 20, 30]))))
     asf = asf.replace("axis 0 0 90", f"axis 0 0 {np.pi / 2}")
-    radians = read(tmp_path, asf, amc, metres_per_unit=0.0254 / 0.5)
+    radians = read(tmp_path, asf, amc, meters_per_unit=0.0254 / 0.5)
     torch.testing.assert_close(radians.end_joints(), degrees.end_joints())
 
 

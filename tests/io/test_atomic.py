@@ -64,18 +64,16 @@ def writes(path):
             yield name
         # What has no name cannot be taken for another file.
         if (
-            name.startswith("tempfile.")
-            and name != "tempfile.TemporaryFile"
-            or method == "NamedTemporaryFile"
-        ):
+            name.startswith("tempfile.") and name != "tempfile.TemporaryFile"
+        ) or method == "NamedTemporaryFile":
             yield name
         if method in ("open", "fdopen") and any(set(word) & set("wax+") for word in modes):
             # A member of an archive that is itself written atomically, nothing at all, a pipe to
             # the parent process, and the parts of an archive in a folder of their own.
             allowed = r"((self\._)?archive|open\(os\.devnull|os\.fdopen\(1,)"
-            if not re.match(allowed, ast.unparse(node)):
-                if "self._folder / name" not in ast.unparse(node):
-                    yield ast.unparse(node)
+            call = ast.unparse(node)
+            if not re.match(allowed, call) and "self._folder / name" not in call:
+                yield call
         if method in ("savez", "savez_compressed", "savefig") and text[0] != "file":
             yield ast.unparse(node)
     if re.search(r"""\.(part|tmp)["']|["']\.part""", source):

@@ -64,7 +64,7 @@ def test_units_and_channels_that_are_not_there(tmp_path):
         "CHANNELS 1 Xposition",
     )
     text = text.replace("3 2 1 90 0 0 ", "7 ").replace("3 2 1 0 0 0 ", "6 ")
-    motion = read_bvh(write(tmp_path / "arm.bvh", text), metres_per_unit=1.0)
+    motion = read_bvh(write(tmp_path / "arm.bvh", text), meters_per_unit=1.0)
     torch.testing.assert_close(
         motion.translation, torch.tensor([[6.0, 100, 0], [7, 100, 0]]).double()
     )
@@ -242,7 +242,7 @@ def test_the_conversion_of_a_clip_is_the_clip(tmp_path):
     write(tmp_path / "a.bvh", "\n".join(text.splitlines()[: -2752 + 501]))
     text = (RAW / "01_01.amc").read_text()
     write(tmp_path / "a.amc", text[: text.index("\n501")])
-    bvh = read_bvh(tmp_path / "a.bvh", metres_per_unit=0.0254 / 0.45)
+    bvh = read_bvh(tmp_path / "a.bvh", meters_per_unit=0.0254 / 0.45)
     amc = read_amc(tmp_path / "a.amc", RAW / "01.asf")
     assert len(amc) == 500
     assert (bvh.frame_rate, len(bvh)) == (120, len(amc) + 1)

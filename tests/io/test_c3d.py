@@ -15,7 +15,7 @@ c3d = pytest.importorskip("c3d", reason="reads .c3d files")
 NAMES = list(H36M_17.joint_names)
 
 
-def millimetres(frames=6, seed=0):
+def millimeters(frames=6, seed=0):
     return np.random.default_rng(seed).normal(0, 800, (frames, 17, 3)).astype(np.float32)
 
 
@@ -45,7 +45,7 @@ def write(tmp_path, data):
 
 @pytest.mark.parametrize(("unit", "scale"), [("mm", 1e-3), ("m", 1.0), ("cm", 1e-2)])
 def test_points(tmp_path, unit, scale):
-    points = millimetres()
+    points = millimeters()
     recording = read_c3d(write(tmp_path, content(points, unit=unit, missing=[(2, 5)])))
     assert recording.names == H36M_17.joint_names
     assert recording.rate == 120
@@ -56,29 +56,29 @@ def test_points(tmp_path, unit, scale):
 
 
 def test_points_without_labels(tmp_path):
-    path = write(tmp_path, content(millimetres(), names=NAMES[:2] + [""] * 15))
+    path = write(tmp_path, content(millimeters(), names=NAMES[:2] + [""] * 15))
     assert read_c3d(path).names[:4] == ("Pelvis", "RHip", "point 3", "point 4")
 
 
 def test_wrong_files(tmp_path):
-    whole = content(millimetres(40))
+    whole = content(millimeters(40))
     for data, message in (
         (b"", "expected a C3D file"),
         (b"text" * 200, "expected a C3D file"),
         (whole[:-1000], r"expected 40 frames, got \d+: cut off"),
-        (content(millimetres(), unit="inch"), "units of mm, cm, dm, m, got 'inch'"),
+        (content(millimeters(), unit="inch"), "units of mm, cm, dm, m, got 'inch'"),
     ):
         path = write(tmp_path, data)
         with pytest.raises(InputError, match=message) as caught:
             read_c3d(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="gone.c3d: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"gone.c3d: cannot be read: No such file"):
         read_c3d(tmp_path / "gone.c3d")
 
 
 def test_damage_is_one_clear_line_or_harmless(tmp_path):
-    whole = content(millimetres())
+    whole = content(millimeters())
     generator = random.Random(0)
     refused = 0
     for _ in range(60):

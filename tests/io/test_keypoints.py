@@ -94,7 +94,7 @@ def test_folder_is_read_as_it_is_asked_for(tmp_path):
     write(tmp_path / "2.json", "{")
     stream = read_keypoints(tmp_path)
     assert next(stream).frame == "1"
-    with pytest.raises(InputError, match="2.json: expected JSON, got one cut off"):
+    with pytest.raises(InputError, match=r"2.json: expected JSON, got one cut off"):
         next(stream)
 
 
@@ -528,12 +528,12 @@ def test_array_needs_a_joint_set(tmp_path):
     with pytest.raises(InputError, match="does not tell its joint set; name it: h36m_17, coco_17"):
         read_keypoints(tmp_path / "a.npy")
     np.savez(tmp_path / "b.npz", keypoints=GOOD, skeleton="kinect")
-    with pytest.raises(InputError, match="b.npz: no joint set is called 'kinect'"):
+    with pytest.raises(InputError, match=r"b.npz: no joint set is called 'kinect'"):
         read_keypoints(tmp_path / "b.npz")
 
 
 def test_wrong_paths(tmp_path):
-    with pytest.raises(InputError, match="gone.json: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"gone.json: cannot be read: No such file"):
         read_keypoints(tmp_path / "gone.json")
     with pytest.raises(InputError, match=r"a folder of JSON files, got none"):
         read_keypoints(tmp_path)

@@ -49,7 +49,7 @@ def test_a_glb_holds_all_surfaces_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, change, message",
+    ("name", "change", "message"),
     [
         ("a.obj", {}, "a.obj: expected an output name that ends in .ply or .glb"),
         ("a.ply", {"vertices": surfaces(1)[0]}, r"shape \(N, V, 3\) with N >= 1, got \(4, 3\)"),

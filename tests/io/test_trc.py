@@ -114,10 +114,10 @@ def test_wrong_files(tmp_path, text, message):
 
 
 def test_missing_and_binary(tmp_path):
-    with pytest.raises(InputError, match="gone.trc: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"gone.trc: cannot be read: No such file"):
         read_trc(tmp_path / "gone.trc")
     (tmp_path / "b.trc").write_bytes(b"\xff\xd8")
-    with pytest.raises(InputError, match="expected a .trc text file"):
+    with pytest.raises(InputError, match=r"expected a .trc text file"):
         read_trc(tmp_path / "b.trc")
 
 

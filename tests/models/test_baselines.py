@@ -62,7 +62,7 @@ def test_the_rotation_turns_the_networks_pose_into_camera_axes(name):
 def test_units_are_those_of_the_poses_it_was_fitted_to(name):
     model = small_baseline(name)
     joints = 0.1 + torch.tensor([0.2, 0.5, 1.0]).double() * randn(500, 2, 3)
-    model.fit_standardiser(joints)
+    model.fit_standardizer(joints)
     unit = model.standardiser()
     z = unit.inv(joints.flatten(-2))
     torch.testing.assert_close(z.mean(0), torch.zeros(6).double(), atol=1e-6, rtol=0)

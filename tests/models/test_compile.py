@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from propose_prob.conditional import freeze
-from propose_prob.models import LiftingConfig, LiftingFlow, PointEstimator, Sampler
+from propose_prob.models import LiftingConfig, LiftingFlow, Sampler
+from propose_prob.models.export import PointEstimator
 from propose_prob.weights import load
 from tests.zoo import perturbed
 
@@ -60,7 +61,7 @@ def test_compiled_kernels_agree_with_eager():
     _check(load("prohmr-lifting-cmu17"), "inductor", batches=(1,))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["propose-cmu17", "prohmr-cmu17", "prohmr-lifting-cmu17"])
 def test_cuda_graphs_agree_with_eager(name):
     model = load(name, device="cuda")

@@ -10,13 +10,13 @@ from propose_prob.models import (
     LiftingConfig,
     LiftingFlow,
     MixtureDensity,
-    PointEstimator,
     ProPose,
     ProPoseConfig,
     Sampler,
     export_onnx,
     export_program,
 )
+from propose_prob.models.export import PointEstimator
 from propose_prob.weights import available, load
 from tests.zoo import perturbed
 
@@ -84,7 +84,7 @@ def _check_programs(model, *, intrinsics, kinds=(PointEstimator, Sampler)):
 
 
 @pytest.mark.parametrize(
-    "build, intrinsics, kind", [(_propose, True, Sampler), (_lifting, False, PointEstimator)]
+    ("build", "intrinsics", "kind"), [(_propose, True, Sampler), (_lifting, False, PointEstimator)]
 )
 def test_programs_agree_with_eager_for_every_batch_size(build, intrinsics, kind):
     _check_programs(build(), intrinsics=intrinsics, kinds=[kind])

@@ -141,10 +141,8 @@ def _growth(model, calls, warm):
         distribution = model.conditional(p2d)
         draws = distribution.sample((2,))
         # Densities that are estimated take seconds in the shipped models.
-        if (
-            distribution.log_prob_kind == "exact"
-            or number % 50 == 0
-            and distribution.log_prob_kind != "none"
+        if distribution.log_prob_kind == "exact" or (
+            number % 50 == 0 and distribution.log_prob_kind != "none"
         ):
             distribution.log_prob(draws[0])
 

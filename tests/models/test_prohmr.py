@@ -22,15 +22,15 @@ def test_the_mode_is_the_best_that_gradient_ascent_finds():
             20, 4, distribution.flow.event_shape[0]
         )
         x = start.clone().requires_grad_()
-        optimiser = torch.optim.LBFGS([x], lr=0.5, max_iter=400, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS([x], lr=0.5, max_iter=400, line_search_fn="strong_wolfe")
 
-        def loss(x=x, distribution=distribution, optimiser=optimiser):
-            optimiser.zero_grad()
+        def loss(x=x, distribution=distribution, optimizer=optimizer):
+            optimizer.zero_grad()
             value = -distribution.flow.log_prob(x).sum()
             value.backward()
             return value
 
-        optimiser.step(loss)
+        optimizer.step(loss)
         best = distribution.flow.log_prob(x).max(0).values
         at_mode = distribution.log_prob(distribution.mode)
         assert (best <= at_mode + 1e-8).all()
@@ -90,7 +90,7 @@ def test_scaling_and_moving_keypoints_scales_and_moves_the_camera():
 
 
 def test_weak_perspective_becomes_full_perspective():
-    # 200 px per metre seen with a focal length of 1000 px: 5 m away.
+    # 200 px per meter seen with a focal length of 1000 px: 5 m away.
     camera = torch.tensor([200.0, 520.0, 480.0])
     place = weak_to_translation(camera, focal=1000.0, center=(500.0, 500.0))
     torch.testing.assert_close(place, torch.tensor([0.1, -0.1, 5.0]))
@@ -101,7 +101,7 @@ def test_an_encoder_is_given_exactly_where_it_is_asked_for():
         ProHMR(ProHMRConfig(encoder="custom"))
     with pytest.raises(ValueError, match="expected a module as encoder"):
         ProHMR(encoder=nn.Identity())
-    with pytest.raises(ValueError, match="expected encoder .keypoints., .image. or .custom."):
+    with pytest.raises(ValueError, match=r"expected encoder .keypoints., .image. or .custom."):
         ProHMRConfig(encoder="text")
     with pytest.raises(ValueError, match="'pagd' or 'standard'"):
         ProHMR(ProHMRConfig(base="other"))

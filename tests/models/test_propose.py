@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.distributions import Independent
 
-from propose_prob.conditional import StandardBase, VariationalPILGD
+from propose_prob.conditional import StandardBase
+from propose_prob.conditional.gaussian import VariationalPILGD
 from propose_prob.distributions import DecodedPoseDistribution, FlowDistribution
 from propose_prob.errors import InputError
 from propose_prob.models import ConditionalVAE, LiftingFlow, ProHMR, ProPose, ProPoseConfig
@@ -31,11 +32,11 @@ def answer(model):
         distribution = model.given(x)
         heads = model.shape_and_camera(model.encoder(x))
         density = distribution.log_prob(randn(5, 2, 6, seed=2))
-        return torch.cat([part.flatten() for part in (distribution.centre, density, *heads)])
+        return torch.cat([part.flatten() for part in (distribution.center, density, *heads)])
     if isinstance(model, LiftingFlow):
         distribution = model.conditional(randn(5, 3, 2))
         return torch.cat(
-            [distribution.centre.flatten(), distribution.log_prob(randn(5, 3, 3, seed=2))]
+            [distribution.center.flatten(), distribution.log_prob(randn(5, 3, 3, seed=2))]
         )
     if isinstance(model, KeypointModel):
         return baseline_answer(model)
@@ -66,8 +67,8 @@ def baseline_answer(model):
         parts.append(distribution.log_prob(randn(5, 3, 3, seed=2)))
     if isinstance(model, ConditionalVAE):
         features = keypoint_evidence(randn(5, 3, 2), joints=3).features
-        recognised = model.embed(randn(5, 2, 3, seed=1), features)
-        parts += [recognised.mean, recognised.stddev]
+        recognized = model.embed(randn(5, 2, 3, seed=1), features)
+        parts += [recognized.mean, recognized.stddev]
     return torch.cat([part.flatten() for part in parts])
 
 
@@ -241,11 +242,11 @@ def test_hypotheses_of_a_seed_are_reproducible():
 # --- its parts ----------------------------------------------------------------------------------
 
 
-def test_standardise_and_the_decoder_use_the_buffers():
+def test_standardize_and_the_decoder_use_the_buffers():
     model = small_propose()
     joints = randn(5, JOINTS - 1, 3)
     expected = (joints.flatten(-2) - model.pose_mean) / model.pose_std
-    torch.testing.assert_close(model.standardise(joints), expected)
+    torch.testing.assert_close(model.standardize(joints), expected)
     features = randn(5, 14)
     decode = model.bind_decoder(features)
     w = randn(7, 5, 3, seed=1)

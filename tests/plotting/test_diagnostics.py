@@ -9,9 +9,10 @@ from propose_prob.evaluation import CalibrationCurve
 from propose_prob.evaluation.coverage import PITHistogram
 from propose_prob.evaluation.sharpness import SpreadErrorHistogram
 from propose_prob.geometry.skeletons import H36M_17
-from propose_prob.plotting import draw_calibration, draw_ellipsoids
+from propose_prob.plotting import draw_calibration
 from propose_prob.plotting.diagnostics import (
     draw_best_of,
+    draw_ellipsoids,
     draw_pit,
     draw_sparsification,
     draw_spread_error,
@@ -84,7 +85,7 @@ def sharpness():
     return histogram.compute()
 
 
-def test_spread_against_error_in_millimetres(ax, sharpness):
+def test_spread_against_error_in_millimeters(ax, sharpness):
     draw_spread_error(ax, sharpness)
     np.testing.assert_allclose(ax.lines[1].get_xdata(), 1000 * sharpness.spread)
     np.testing.assert_allclose(ax.lines[1].get_ydata(), 1000 * sharpness.error)
@@ -124,8 +125,8 @@ def test_ellipses_are_the_shadows_of_ellipsoids(ax, view, columns):
             )
             # Screens point up where the camera's y points down.
             assert extent == pytest.approx((flat * [1, -1] @ unit).std(ddof=1), rel=1e-6)
-    colours = {tuple(e.get_facecolor()[:3]) for e in ellipses}
-    assert tuple(int(HIDDEN[i : i + 2], 16) / 255 for i in (1, 3, 5)) in colours
+    colors = {tuple(e.get_facecolor()[:3]) for e in ellipses}
+    assert tuple(int(HIDDEN[i : i + 2], 16) / 255 for i in (1, 3, 5)) in colors
 
 
 def test_wrong_samples():

@@ -83,8 +83,8 @@ def test_views_keep_lengths_and_directions(ax, view, columns, signs):
     assert "(m)" in ax.get_xlabel() and "(m)" in ax.get_ylabel()
     ax.figure.canvas.draw()
     box = ax.get_window_extent()
-    per_metre = [box.width / np.ptp(ax.get_xlim()), box.height / np.ptp(ax.get_ylim())]
-    assert per_metre[0] == pytest.approx(per_metre[1], rel=1e-3)
+    per_meter = [box.width / np.ptp(ax.get_xlim()), box.height / np.ptp(ax.get_ylim())]
+    assert per_meter[0] == pytest.approx(per_meter[1], rel=1e-3)
 
 
 def test_hidden_joints_are_open_dots(ax):
@@ -103,7 +103,7 @@ def test_wrong_poses(ax, view, sample, words):
         draw_poses(ax, sample, H36M_17, view=view)
 
 
-def test_spread_is_drawn_in_millimetres(ax):
+def test_spread_is_drawn_in_millimeters(ax):
     spread = np.linspace(0, 0.16, 17)
     draw_spread(ax, spread, H36M_17, visible=seen(HEAD), radius=1.5 * spread)
     names = [label.get_text() for label in ax.get_yticklabels()]
@@ -111,8 +111,8 @@ def test_spread_is_drawn_in_millimetres(ax):
     widths = {name: bar.get_width() for name, bar in zip(names, ax.patches, strict=True)}
     for name, width in widths.items():
         assert width == pytest.approx(1000 * spread[H36M_17.index(name)])
-    colours = [to_hex(bar.get_facecolor()) for bar in ax.patches]
-    assert colours[0] == HIDDEN.lower() and set(colours[1:]) == {SEEN.lower()}
+    colors = [to_hex(bar.get_facecolor()) for bar in ax.patches]
+    assert colors[0] == HIDDEN.lower() and set(colors[1:]) == {SEEN.lower()}
     assert ax.get_xlim()[1] > 1500 * spread.max()
 
 

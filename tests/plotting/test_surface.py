@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from propose_prob.errors import InputError
-from propose_prob.plotting import draw_surface
+from propose_prob.plotting.surface import draw_surface
 
 #: A tetrahedron, corners counter-clockwise from outside.
 VERTICES = np.array([[0.0, 0, 3], [1, 0, 4], [0, 1, 4], [-1, -1, 4]])

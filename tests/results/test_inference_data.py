@@ -74,7 +74,7 @@ def test_without_evidence_or_distribution_there_is_no_group_for_it():
     assert list(result.constant_data.data_vars) == ["spread"]
 
 
-def test_arviz_summarises_it():
+def test_arviz_summarizes_it():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import arviz

@@ -66,7 +66,7 @@ def test_damaged_files_are_refused(tmp_path, ending):
     whole = path.read_bytes()
     for size in (0, 1, 100, len(whole) // 2, len(whole) - 30):
         path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="cannot be read|plain arrays|complete file"):
+        with pytest.raises(InputError, match=r"cannot be read|plain arrays|complete file"):
             read_result(path)
 
 
@@ -98,5 +98,5 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="expected numbers"):
         read_result(path)
     np.savez(path, point_estimate=np.array([{}]), **labels)
-    with pytest.raises(InputError, match="cannot be read|plain arrays|complete file"):
+    with pytest.raises(InputError, match=r"cannot be read|plain arrays|complete file"):
         read_result(path)

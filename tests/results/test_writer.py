@@ -57,7 +57,7 @@ def test_batches_are_joined_in_order(tmp_path):
     [
         (arrays(people=3), LABELS),
         (arrays(), {"frame": ["a", "b"]}),
-        ({"colour": np.zeros((2, 3))}, LABELS),
+        ({"color": np.zeros((2, 3))}, LABELS),
     ],
 )
 def test_wrong_batches(tmp_path, values, labels):

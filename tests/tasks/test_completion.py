@@ -83,12 +83,12 @@ SPREAD = 0.15
 
 def upright():
     """A distribution of people who face the camera with arms out, and bodies that it is about."""
-    centre = torch.eye(3).repeat(2, 24, 1, 1)
-    centre[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-    distribution = AngleDistribution(centre, torch.full((2, 24, 3), SPREAD))
+    center = torch.eye(3).repeat(2, 24, 1, 1)
+    center[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    distribution = AngleDistribution(center, torch.full((2, 24, 3), SPREAD))
     generator = torch.Generator().manual_seed(0)
     angles = SPREAD * torch.randn(2, 24, 3, generator=generator)
-    return distribution, centre @ matrix_from_axis_angle(angles)
+    return distribution, center @ matrix_from_axis_angle(angles)
 
 
 def test_markers_on_a_body_move_the_joints_they_sit_on():
@@ -137,7 +137,7 @@ def test_an_orientation_of_a_bone_is_obeyed_to_its_scale():
 
 
 def test_a_distribution_of_draws_is_the_same_for_the_same_seed():
-    distribution, mean, _ = correlated()
+    distribution, _mean, _ = correlated()
     known = torch.full((B, JOINTS, 3), torch.nan)
     known[:, 1] = 0.1
     first, second = (complete(distribution, known, num_samples=50, seed=4) for _ in range(2))
@@ -149,7 +149,7 @@ KNOWN = torch.zeros(B, JOINTS, 3)
 
 
 @pytest.mark.parametrize(
-    "distribution, arguments, message",
+    ("distribution", "arguments", "message"),
     [
         (NORMAL, {}, "expected known joints or orientations, got neither"),
         (NORMAL, {"known": KNOWN[0]}, r"known of shape \(4, J, 3\), got \(4, 3\)"),

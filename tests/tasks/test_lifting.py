@@ -132,7 +132,7 @@ def test_doubtful_joints_reach_the_model_as_missing():
 
 
 def test_an_answer_that_is_not_finite_is_an_error():
-    with pytest.raises(InputError, match="frame 1, person p0: .* not finite"):
+    with pytest.raises(InputError, match=r"frame 1, person p0: .* not finite"):
         list(lift(Model(spoil=2), frames([2, 2]), samples=2))
 
 

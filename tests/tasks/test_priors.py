@@ -30,16 +30,16 @@ def test_the_exponential_is_that_of_rotations_and_smooth(scale):
 
 
 def test_density_and_samples_are_of_the_rotation_vectors():
-    centre = matrix_from_axis_angle(angles(4, 3, scale=1.0))
+    center = matrix_from_axis_angle(angles(4, 3, scale=1.0))
     spread = torch.full((4, 3), 0.2, dtype=torch.float64)
-    distribution = AngleDistribution(centre, spread)
+    distribution = AngleDistribution(center, spread)
     v = angles(5, 4, 3, scale=0.2)
-    value = sixd_from_matrix(centre @ matrix_from_axis_angle(v))
+    value = sixd_from_matrix(center @ matrix_from_axis_angle(v))
     expected = torch.distributions.Normal(0.0, spread).log_prob(v).sum((-1, -2))
     torch.testing.assert_close(distribution.log_prob(value), expected, atol=1e-6, rtol=0)
     assert (distribution.log_prob(distribution.mode) > distribution.log_prob(value)).all()
     torch.manual_seed(0)
-    drawn = axis_angle_from_matrix(centre.mT @ matrix_from_6d(distribution.sample((4000,))))
+    drawn = axis_angle_from_matrix(center.mT @ matrix_from_6d(distribution.sample((4000,))))
     torch.testing.assert_close(drawn.std(0), spread, rtol=0.06, atol=0)
     assert distribution.expand((2, 3)).sample().shape == (2, 3, 4, 6)
     assert (
@@ -49,13 +49,13 @@ def test_density_and_samples_are_of_the_rotation_vectors():
 
 
 def test_the_generic_prior_is_that_of_the_poses_it_is_given():
-    centre = matrix_from_axis_angle(angles(6, 3, scale=0.5, seed=1))
+    center = matrix_from_axis_angle(angles(6, 3, scale=0.5, seed=1))
     spread = torch.linspace(0.05, 0.5, 18, dtype=torch.float64).reshape(6, 3)
-    poses = centre @ matrix_from_axis_angle(spread * angles(4000, 6, 3, scale=1.0))
+    poses = center @ matrix_from_axis_angle(spread * angles(4000, 6, 3, scale=1.0))
     distribution = generic_prior(3, theta=poses)
     assert distribution.batch_shape == (3,) and distribution.mode.dtype == torch.float64
     found = matrix_from_6d(distribution.mode)[0]
-    assert (geodesic_distance(found, centre)[1:] < 0.05).all()
+    assert (geodesic_distance(found, center)[1:] < 0.05).all()
     width = distribution.base_dist.stddev[0].reshape(6, 3)
     torch.testing.assert_close(width[1:], spread[1:], rtol=0.15, atol=0)
     # The orientation is free, about an upright person who faces the camera.
@@ -65,7 +65,7 @@ def test_the_generic_prior_is_that_of_the_poses_it_is_given():
 
 
 @pytest.mark.parametrize(
-    "batch, options, message",
+    ("batch", "options", "message"),
     [
         (0, {}, "batch of at least 1"),
         (1, {"spread": 0.0}, "spread > 0"),

@@ -167,7 +167,7 @@ def test_wrong_input_is_named():
                frames=torch.arange(10, 15))  # fmt: skip
 
 
-def test_rotations_of_unseen_frames_turn_evenly_between_neighbours():
+def test_rotations_of_unseen_frames_turn_evenly_between_neighbors():
     angles = torch.tensor([0.0, 0.1, 0.5, 0.6])[:, None].expand(4, 2)
     turns = matrix_from_axis_angle(angles[..., None] * torch.tensor([0.0, 1.0, 0.0]))
     distribution = dist.Normal(sixd_from_matrix(turns), 1e-3).to_event(2)

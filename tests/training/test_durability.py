@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from propose_prob.cli import main
-from propose_prob.cli.train import TrainLifting
+from propose_prob.cli.train import train_command
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.devices import launched_as
 from propose_prob.errors import InputError
@@ -19,6 +19,8 @@ from propose_prob.io.atomic import locked
 from propose_prob.training import loop
 from propose_prob.training.checkpoint import read_checkpoint, write_checkpoint
 from propose_prob.training.parallel import process_group
+
+pytestmark = pytest.mark.usefixtures("few_validation_pairs")
 
 CONFIG = {
     "steps": 8,
@@ -40,7 +42,7 @@ def place(tmp_path, monkeypatch):
 def command(**more):
     world = Path("world.npz")
     given = {"data": str(world), "validation": world, "config": Path("config.json"), **more}
-    return TrainLifting(Path("out"), **given)
+    return train_command("lifting")(Path("out"), **given)
 
 
 def steps():
@@ -132,7 +134,7 @@ def test_a_checkpoint_of_odd_numbers_is_refused_in_one_line(place, capsys, chang
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, few_validation_pairs):
     """What the checkpoint of a finished training holds."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
@@ -176,7 +178,7 @@ def test_a_log_that_is_none_is_refused_in_one_line_and_kept(place, junk, resume,
     if resume:
         write_checkpoint(trained, Path("out/checkpoint.pt"))
     Path("out/log.csv").write_bytes(junk)
-    with pytest.raises(InputError, match="log.csv: expected the log") as error:
+    with pytest.raises(InputError, match=r"log.csv: expected the log") as error:
         command(resume=resume).run()
     assert "\n" not in str(error.value)
     assert Path("out/log.csv").read_bytes() == junk and not Path("out/config.json").exists()
@@ -188,7 +190,7 @@ def test_rows_of_a_log_are_checked(place, trained):
     write_checkpoint(trained, Path("out/checkpoint.pt"))
     for row in ("x,1,1,1,1,1,1", "1,2", "1,1,1,1,1,1,1,1"):
         Path("out/log.csv").write_text(f"{fields}\n{row}\n")
-        with pytest.raises(InputError, match="log.csv: expected the log"):
+        with pytest.raises(InputError, match=r"log.csv: expected the log"):
             command(resume=True).run()
 
 

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from propose_prob.cli.train import TrainLifting
+from propose_prob.cli.train import train_command
 from propose_prob.datasets.cmu17 import load_cmu17
 from propose_prob.errors import InputError
+from propose_prob.models import LiftingFlow
 from propose_prob.training.checkpoint import read_checkpoint
+from propose_prob.training.configs import LiftingTrainConfig
 from propose_prob.training.parallel import Processes, _rows, launched, process_group
-from propose_prob.training.trainers import Pairs
+from propose_prob.training.simulation import Simulator
+from propose_prob.training.trainers import LiftingTrainer, Pairs
 from propose_prob.weights import load
 
 #: Without dropout and without drawn noise, processes change nothing but the order of sums.
@@ -35,7 +38,7 @@ CONFIG = {
 
 def _command(folder, out, **more):
     world = folder / "world.npz"
-    return TrainLifting(
+    return train_command("lifting")(
         folder / out, data=str(world), validation=world, config=folder / "config.json", **more
     )
 
@@ -81,7 +84,78 @@ def test_two_processes_train_as_one_does_and_go_on_from_each_others_checkpoints(
     load(tmp_path / "two" / "model.safetensors")
 
 
-#: An optimiser imports modules that would keep the group, and its threads, to the very end.
+#: Each kind of trainer, every loss in use: some move a part of the parameters, and some are random.
+TRAINERS = """
+import torch
+from propose_prob.configuration import from_dict
+from propose_prob.datasets import load_cmu17, load_cmu_body
+from propose_prob.models.registry import REGISTRY
+from propose_prob.training.parallel import process_group
+from propose_prob.training.simulation import BodySimulator, Simulator
+
+SMALL = {"width": 16, "blocks": 1, "flow_width": 8, "couplings": 2}
+CASES = {
+    "propose": [
+        {"schedule": schedule, "phase1": 2, "phase2": 2, "loss": {"adversarial": 0.1, "gate": 0.0},
+         "model": {**SMALL, "decoder_width": 8, "code": 8, "latent": 6}}
+        for schedule in ("alternate", "end_to_end")
+    ],
+    "cvae": [{"model": {"width": 16, "blocks": 1, "decoder_width": 8, "context": 8, "latent": 4}}],
+    "prohmr": [{"loss": {"adversarial": 0.1}, "only_2d": 0.5, "model": {**SMALL, "context": 8}}],
+}
+theta = load_cmu_body("val").theta[::400]
+SOURCES = {
+    "joints": lambda: Simulator(load_cmu17("val").world[::400]),
+    "bodies": lambda: BodySimulator(theta, torch.zeros(len(theta), 10)),
+}
+with process_group("cpu"):
+    for name, cases in CASES.items():
+        for case in cases:
+            entry = REGISTRY[name]
+            config = from_dict({"batch_size": 8, **case}, default=entry.run())
+            # Models that begin apart, until they are aligned.
+            torch.manual_seed(torch.distributed.get_rank())
+            trainer = entry.trainer(entry.model(config.model), config, SOURCES[entry.data]())
+            modules = [p for p in trainer.parts().values() if isinstance(p, torch.nn.Module)]
+            begun = [p.clone() for module in modules for p in module.parameters()]
+            trainer.processes.align(*modules)
+            with trainer.shared():
+                for _ in range(2):
+                    for update in trainer.updates():
+                        losses = update()
+            whole = torch.cat([p.detach().flatten() for m in modules for p in m.parameters()])
+            other = whole.clone()
+            torch.distributed.broadcast(other, 0)
+            assert torch.equal(whole, other), (name, case)
+            numbers = torch.tensor(list(losses.values()))
+            first = numbers.clone()
+            torch.distributed.broadcast(first, 0)
+            rank = torch.distributed.get_rank()
+            assert rank == 0 or not torch.equal(numbers, first), (name, case)
+            moved = [not torch.equal(a, p) for a, p in zip(
+                begun, (p for m in modules for p in m.parameters()), strict=True)]
+            assert sum(moved) > 0.9 * len(moved), (name, case)
+            del trainer, modules, update
+print("done")
+"""
+
+
+def test_processes_stay_together_whatever_is_trained(tmp_path):
+    (tmp_path / "trainers.py").write_text(TRAINERS)
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*argv, str(tmp_path / "trainers.py")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.count("done") == 2, done.stdout
+
+
+#: An optimizer imports modules that would keep the group, and its threads, to the very end.
 GROUP = """
 import os, sys, torch
 from propose_prob.training.parallel import process_group
@@ -141,6 +215,22 @@ def test_a_killed_training_goes_on_to_the_same_numbers(tmp_path):
     ]
 
 
+def test_each_process_trains_on_its_rows_of_the_same_batch(monkeypatch):
+    simulator = Simulator(load_cmu17("val").world[::200])
+    config = LiftingTrainConfig(batch_size=6)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(Processes, "current", classmethod(lambda cls, r=rank: cls(r, 2)))
+        torch.manual_seed(0)
+        parts.append(LiftingTrainer(LiftingFlow(), config, simulator)._batch())
+    monkeypatch.undo()
+    whole = LiftingTrainer(LiftingFlow(), config, simulator)._batch()
+    for name in ("features", "joints", "visible"):
+        rows = [getattr(part, name) for part in parts]
+        together = torch.stack(rows, 1).flatten(0, 1)
+        torch.testing.assert_close(together, getattr(whole, name))
+
+
 def test_rows_are_taken_of_every_tensor_that_has_the_batch():
     pairs = Pairs(torch.arange(8.0)[:, None], torch.arange(8), torch.ones(()))
     mine = _rows(pairs, slice(1, 8, 2), 8)
@@ -159,9 +249,5 @@ def test_one_process_needs_no_group():
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
-    class Trainer:
-        class config:  # noqa: N801
-            batch_size = 9
-
     with pytest.raises(InputError, match="batch_size 9 cannot be shared out evenly to 2"):
-        Processes(0, 2).share(Trainer())
+        Processes(0, 2).check(9)

@@ -74,7 +74,7 @@ def test_augmentations_change_poses_and_only_builds_change_bones(name: str, kept
     plain = draw(PLAIN)
     assert (changed.p3d - plain.p3d).norm(dim=-1).mean() > 0.02
     lengths, before = bones(changed.p3d), bones(plain.p3d)
-    # Hips are re-centred, so their two bones are left out.
+    # Hips are re-centered, so their two bones are left out.
     rigid = [i for i, (child, _) in enumerate(H36M_17.bones) if child not in (1, 4, 7)]
     if kept and name == "bend":
         assert torch.allclose(lengths[:, rigid], before[:, rigid], atol=1e-5)

@@ -115,9 +115,7 @@ def test_is_a_torch_transform(case):
     assert t.forward_shape((7, case.features)) == (7, case.features)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in TRANSFORMS.values() if case.module is not None], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS.values() if case.learned], ids=str)
 def test_float32(case):
     module = case.module
     c, x = randn(7, CONTEXT), randn(7, case.features, seed=1)
