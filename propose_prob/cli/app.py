@@ -133,8 +133,8 @@ def _explained(error: Exception) -> tuple[int, str]:
         return 2, str(error)
     if is_numerical(error):
         return 2, (
-            "what the model computes is no distribution: are its weights, and the numbers that it is "
-            "given, plausible?"
+            "what the model computes is no distribution: are its weights, and the numbers that it "
+            "is given, plausible?"
         )
     if isinstance(error, MemoryError):
         return 2, f"not enough memory: {error}"

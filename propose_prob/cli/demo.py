@@ -180,7 +180,7 @@ class _Answer:
         far = max(float(np.abs(values).max()) for values in numbers)
         if not far <= _FAR:
             raise InputError(
-                f"{model}: expected poses within {_FAR:g} m, got {far:.3g} m: are its weights whole?"
+                f"{model}: expected poses within {_FAR:g} m, got {far:.3g} m; weights in order?"
             )
 
     def table(self) -> str:
