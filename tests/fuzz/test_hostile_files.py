@@ -17,21 +17,37 @@ import torch
 
 from propose_prob.bodies import load_smpl
 from propose_prob.cli.fuse import read_cameras
+from propose_prob.cli.train import read_world
+from propose_prob.datasets import read_spin
 from propose_prob.datasets.h36m import read_h36m
 from propose_prob.datasets.pairs import read_pairs
 from propose_prob.datasets.threedpw import read_3dpw
 from propose_prob.errors import InputError
+from propose_prob.images.render_set import load_renders, render_set
+from propose_prob.images.renderer import RenderConfig
 from propose_prob.images.resnet import ResNet, load_backbone
 from propose_prob.images.spin_images import SpinSource, read_image
-from propose_prob.io import read_amc, read_bvh, read_keypoints, write_bvh
+from propose_prob.io import read_amc, read_bvh, read_keypoints, unpickle, write_bvh
 from propose_prob.io.amass import read_amass
 from propose_prob.io.archives import map_npy, read_npz
 from propose_prob.io.markers import read_c3d, read_trc
 from propose_prob.io.matlab import read_mat
 from propose_prob.io.unpickle import load_pickle
 from propose_prob.results.reader import read_result
+from propose_prob.training.checkpoint import read_checkpoint
+from propose_prob.training.configs import TrainConfig, read_config
 from propose_prob.weights import load
 from tests.datasets import test_h36m, test_threedpw
+from tests.fuzz.hostile import (
+    EXIF,
+    HASH,
+    array_over_and_over,
+    chain,
+    figure,
+    jpeg_of_scans,
+    npy,
+    put_over_and_over,
+)
 from tests.io import test_amc
 
 Image = pytest.importorskip("PIL.Image", reason="reads images")
@@ -77,6 +93,8 @@ READERS = {
     "a.safetensors": load,
     "backbone.safetensors": backbone,
     "backbone.pt": backbone,
+    "checkpoint.pt": read_checkpoint,
+    "config.json": lambda path: read_config(path, default=TrainConfig()),
 }
 
 
@@ -93,20 +111,13 @@ def test_pipes_devices_and_folders_are_refused_by_name(tmp_path, name):
 def test_texts_of_gigabytes_are_not_read(tmp_path, name):
     with (tmp_path / name).open("wb") as file:
         file.truncate(2**36)
-    refused(lambda: READERS[name](tmp_path / name), "split it")
+    refused(lambda: READERS[name](tmp_path / name), "of up to")
     with (tmp_path / name).open("wb") as file:
         file.truncate(2**28)
     refused(lambda: READERS[name](tmp_path / name), "got NUL bytes")
 
 
 # Arrays ------------------------------------------------------------------------------------------
-
-
-def npy(header, data=b""):
-    """An array as a header says, true or not."""
-    text = header.encode("latin1")
-    text += b" " * (-(len(text) + 11) % 64) + b"\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
 
 
 HEADERS = {
@@ -172,50 +183,89 @@ def test_packed_archives_of_human36m_are_limited(tmp_path):
     refused(lambda: list(read_h36m(tmp_path, subjects=["S9"])), "such a file is not read")
 
 
+@pytest.mark.parametrize("reader", [read_keypoints, read_amass, read_spin, read_world])
+@pytest.mark.parametrize("name", ["keypoints", "poses", "world", "imgname"])
+def test_archives_that_say_that_they_are_long_are_refused(tmp_path, reader, name):
+    """The truth does not matter to one who would have to unpack it to know."""
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (200000000, 17, 2)}"  # 27 GB
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{name}.npy", npy(header, bytes(1_000_000)))
+    refused(lambda: reader(tmp_path / "a.npz"))
+
+
+def test_numbers_that_are_no_characters_are_refused(tmp_path):
+    text = np.array([2**31, 65], "<u4").view("<U2")
+    arrays = {"imgname": text, "center": np.ones((1, 2)), "scale": np.ones(1)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    refused(lambda: read_spin(tmp_path / "a.npz"), "expected text in imgname, got numbers")
+    np.savez(tmp_path / "a.npz", keypoints=np.ones((1, 17, 2)), skeleton=text)
+    refused(lambda: read_keypoints(tmp_path / "a.npz"), "expected text in skeleton, got numbers")
+    np.savez(tmp_path / "a.npz", joint=text, frame=text, person=text)
+    refused(lambda: read_result(tmp_path / "a.npz"), "expected text in joint, got numbers")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.zeros(2, "M8[s]"), np.array(["a", "b"]), np.array(1.0), np.zeros((3, 10)),
+     np.full((2, 10), np.nan)],
+    ids=range(5),
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["shape", "frame"])
+def test_truths_of_renders_are_arrays_of_numbers(tmp_path, name, values):
+    render_set(RenderConfig("val", size=32), 2, tmp_path)
+    path = tmp_path / "val" / "00000.truth.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **{**arrays, name: values})
+    refused(lambda: load_renders(tmp_path, "val"), "truth.npz: expected")
+    refused(lambda: render_set(RenderConfig("val", size=32), 3, tmp_path), "truth.npz: expected")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"a\nb": 1}, {"distance": []}, {"distance": [1]}, {"distance": ["a", "b"]}, {"size": "x"}],
+    ids=str,
+)
+def test_configurations_of_renders_are_one_line(tmp_path, change):
+    (tmp_path / "val").mkdir()
+    stored = {"format": "propose_prob.renders/1", **change}
+    (tmp_path / "val" / "config.json").write_text(json.dumps(stored))
+    refused(lambda: load_renders(tmp_path, "val"), "config.json: not of a set of renders")
+
+
+def test_arrays_of_python_2_are_read_without_a_word(tmp_path):
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 3L)}"
+    (tmp_path / "a.npy").write_bytes(npy(header, np.arange(6, dtype="<f4").tobytes()))
+    assert map_npy(tmp_path / "a.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.write(tmp_path / "a.npy", "a.npy")
+    assert read_npz(tmp_path / "a.npz")["a"].shape == (2, 3)
+
+
 # Pickles -----------------------------------------------------------------------------------------
 
-P = 2**61 - 1
-
-
-def pickled(value):
-    return pickle.dumps(value, 4)
-
-
-def put_over_and_over(count):
-    return b"]" + b"".join(b"p%d\n" % (number * P) for number in range(count)) + b"."
-
-
-def array_over_and_over(count):
-    data = pickled(np.zeros(2**20))
-    # The same bytes, put into another array each time.
-    head = b"\x80\x02cnumpy\ndtype\nq\x00X\x02\x00\x00\x00f8\x85Rq\x01"
-    made = b"cnumpy._core.numeric\n_frombuffer\nq\x02C\x00"
-    raw = b"B" + struct.pack("<I", 2**20) + bytes(2**20) + b"q\x03"
-    call = b"h\x02(h\x03h\x01J" + struct.pack("<i", 2**17) + b"\x85X\x01\x00\x00\x00CtR"
-    assert data
-    return head + made + b"0" + raw + b"0](" + call * count + b"e."
-
-
 HOSTILE_PICKLES = {
-    "keys": lambda: pickled({number * P: None for number in range(4000)}),
-    "negative keys": lambda: pickled({-number * P: None for number in range(2, 4000)}),
-    "set": lambda: pickled({number * P for number in range(4000)}),
-    "frozen set": lambda: pickled(frozenset(number * P for number in range(4000))),
-    "old set": lambda: pickle.dumps({number * P for number in range(4000)}, 2),
-    "tuples": lambda: pickled({(number, 1): None for number in range(9)}),
-    "complex": lambda: pickled({complex(number, 1): None for number in range(9)}),
+    "keys": lambda: pickle.dumps({number * HASH: None for number in range(4000)}, 4),
+    "negative keys": lambda: pickle.dumps({-number * HASH: None for number in range(2, 4000)}, 4),
+    "set": lambda: pickle.dumps({number * HASH for number in range(4000)}, 4),
+    "frozen set": lambda: pickle.dumps(frozenset(number * HASH for number in range(4000)), 4),
+    "old set": lambda: pickle.dumps({number * HASH for number in range(4000)}, 2),
+    "tuples": lambda: pickle.dumps({(number, 1): None for number in range(9)}, 4),
+    "complex": lambda: pickle.dumps({complex(number, 1): None for number in range(9)}, 4),
     "memo": lambda: put_over_and_over(20_000),
     "bytearray": lambda: b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
     "frame": lambda: b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b".",
-    "sets": lambda: b"\x80\x04(" + b"\x8f" * 2_500_000 + b"l.",
+    "sets": lambda: b"\x80\x04(" + b"\x8f" * 250_000 + b"l.",
     "arrays": lambda: array_over_and_over(500),
-    "empty entries": lambda: pickled(np.zeros(3, "S1")).replace(b"S1", b"S0"),
-    "long integers": lambda: pickled({10**5000: 1}),
+    "empty entries": lambda: pickle.dumps(np.zeros(3, "S1"), 4).replace(b"S1", b"S0"),
+    "long integers": lambda: pickle.dumps({10**5000: 1}, 4),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE_PICKLES)
-def test_pickles_do_not_take_the_day_or_the_memory(tmp_path, name):
+def test_pickles_do_not_take_the_day_or_the_memory(tmp_path, monkeypatch, name):
+    # A tenth of what is counted otherwise, to be there sooner.
+    monkeypatch.setattr(unpickle, "_STEPS", unpickle._STEPS // 10)
     (tmp_path / "a.pkl").write_bytes(HOSTILE_PICKLES[name]())
     refused(
         lambda: load_pickle(tmp_path / "a.pkl"),
@@ -267,18 +317,8 @@ def test_odd_layouts_of_human36m_are_one_line(tmp_path, count):
 # Motion ------------------------------------------------------------------------------------------
 
 
-def bvh(names, *, nested=True, frames=1, channels="0"):
-    """A file with the first joint turning, and others below it."""
-    lines = ["HIERARCHY", f"ROOT {names[0]}", "{", "OFFSET 0 0 0", "CHANNELS 1 Xrotation"]
-    for name in names[1:]:
-        lines += [f"JOINT {name}", "{", "OFFSET 0 1 0", f"CHANNELS {channels}"]
-        lines += [] if nested else ["}"]
-    lines += ["}"] * (len(names) if nested else 1)
-    return "\n".join([*lines, "MOTION", f"Frames: {frames}", "Frame Time: 0.1", *["1"] * frames])
-
-
 def test_deep_figures_are_read_and_written(tmp_path):
-    (tmp_path / "deep.bvh").write_text(bvh([f"j{n}" for n in range(1500)]))
+    (tmp_path / "deep.bvh").write_text(figure([f"j{n}" for n in range(1500)]))
     motion = read_bvh(tmp_path / "deep.bvh")
     assert motion.parents == tuple(range(-1, 1499))
     write_bvh(tmp_path / "again.bvh", motion)
@@ -289,19 +329,19 @@ def test_deep_figures_are_read_and_written(tmp_path):
 
 def test_figures_of_very_many_bones_are_refused(tmp_path):
     path = tmp_path / "wide.bvh"
-    path.write_text(bvh([f"j{n}" for n in range(50_000)], nested=False))
-    refused(lambda: read_bvh(path), "expected up to 4096 bones, got 50000")
-    path.write_text(bvh(["same"] * 50_000, nested=False))
+    path.write_text(figure([f"j{n}" for n in range(5000)], nested=False))
+    refused(lambda: read_bvh(path), "expected up to 4096 bones, got 5000")
+    path.write_text(figure(["same"] * 5000, nested=False))
     refused(lambda: read_bvh(path), "expected joints of different names")
-    path.write_text(bvh([f"j{n}" for n in range(4000)], nested=False, frames=10_000))
+    path.write_text(figure([f"j{n}" for n in range(4000)], nested=False, frames=10_000))
     refused(lambda: read_bvh(path), "most of which do not move")
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "9" * 10**6, "\u0663", "-1", "1.5"], ids=range(5))
 def test_numbers_of_very_many_digits_are_one_line(tmp_path, digits):
-    (tmp_path / "a.bvh").write_text(bvh(["a", "b"], channels=digits))
+    (tmp_path / "a.bvh").write_text(figure(["a", "b"], channels=digits))
     refused(lambda: read_bvh(tmp_path / "a.bvh"), "expected the number of channels")
-    text = bvh(["a", "b"]).replace("OFFSET 0 1 0", f"OFFSET 0 x{digits} 0")
+    text = figure(["a", "b"]).replace("OFFSET 0 1 0", f"OFFSET 0 x{digits} 0")
     (tmp_path / "a.bvh").write_text(text)
     refused(lambda: read_bvh(tmp_path / "a.bvh"), "expected a number for the OFFSET")
     (tmp_path / "a.asf").write_text(test_amc.ASF)
@@ -309,28 +349,14 @@ def test_numbers_of_very_many_digits_are_one_line(tmp_path, digits):
     refused(lambda: read_amc(tmp_path / "a.amc", tmp_path / "a.asf"), "a.amc:3: ")
 
 
-def asf(count):
-    """A skeleton of a chain of bones, the last of which comes first."""
-    bones = "".join(
-        f"begin\nname b{n}\ndirection 0 1 0\nlength 1\naxis 0 0 0 XYZ\nend\n"
-        for n in reversed(range(count))
-    )
-    order = "".join(f"b{n} b{n + 1}\n" for n in range(count - 1))
-    return (
-        ":units\nlength 1\nangle deg\n:root\norder TX TY TZ RX RY RZ\naxis XYZ\n"
-        "position 0 0 0\norientation 0 0 0\n"
-        f":bonedata\n{bones}:hierarchy\nbegin\nroot b0\n{order}end\n"
-    )
-
-
 def test_long_skeletons_are_put_in_order_soon(tmp_path):
-    (tmp_path / "a.asf").write_text(asf(4000))
+    (tmp_path / "a.asf").write_text(chain(4000))
     (tmp_path / "a.amc").write_text(":DEGREES\n1\nroot 0 0 0 0 0 0\n")
     start = time.monotonic()
     motion = read_amc(tmp_path / "a.amc", tmp_path / "a.asf")
     assert time.monotonic() - start < 5
     assert motion.bone_names[:3] == ("root", "b0", "b1") and motion.parents[-1] == 3999
-    (tmp_path / "a.asf").write_text(asf(5000))
+    (tmp_path / "a.asf").write_text(chain(5000))
     refused(lambda: read_amc(tmp_path / "a.amc", tmp_path / "a.asf"), "up to 4096 bones")
 
 
@@ -359,6 +385,19 @@ def test_names_that_no_file_can_hold_are_refused(tmp_path, name, points):
     entries = [{"image_id": 0, "track_id": name, "keypoints": points}, *entries[1:]]
     (tmp_path / "a.json").write_text(json.dumps(entries))
     refused(lambda: list(read_keypoints(tmp_path / "a.json")), NAMES[name])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 200_000, '{"people":' * 100_000, '{"a": ' + "9" * 100_000 + "}", "", "\ufeff", "null",
+     '{"people": [{"pose_keypoints_2d": ["a"]}]}', '{"people": {"0": 1}}', '[{"keypoints": 3}]'],
+    ids=range(9),
+)  # fmt: skip
+def test_deep_and_odd_json(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    refused(lambda: list(read_keypoints(path)))
+    refused(lambda: read_config(path, default=TrainConfig()))
 
 
 def test_an_integer_of_thousands_of_digits_is_one_line(tmp_path):
@@ -433,13 +472,26 @@ def test_pictures_of_very_many_pixels_are_not_unpacked(tmp_path):
     refused(lambda: read_image(tmp_path / "a.png"), "expected an image of up to", megabytes=100)
 
 
+def test_pictures_that_would_run_a_program_are_refused(tmp_path):
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"
+    (tmp_path / "a.png").write_bytes(postscript)
+    refused(lambda: read_image(tmp_path / "a.png"), "expected an image")
+
+
+def test_pictures_of_very_many_scans_are_refused(tmp_path):
+    path = tmp_path / "a.jpg"
+    # Each scan is a few bytes, and goes over all pixels.
+    path.write_bytes(jpeg_of_scans(2000, 5000))
+    refused(lambda: read_image(path), "expected an image of up to 100 scans, got 5005")
+    # Whatever lies between segments does not hide them; behind the end there are none.
+    path.write_bytes(jpeg_of_scans(20, 200).replace(b"\xff\xda", b"\0\0\xff\xff\xff\xda"))
+    refused(lambda: read_image(path), "expected an image of up to 100 scans")
+    path.write_bytes(jpeg_of_scans(20, 3) + b"\xff\xda" * 1000)
+    assert read_image(path).shape == (3, 20, 20)
+
+
 @pytest.mark.parametrize("kind", ["webp", "png", "jpg", "tif"])
-@pytest.mark.parametrize(
-    "exif",
-    [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"II*\0", b"MM", b"\xff" * 40,
-     b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0"],
-    ids=range(6),
-)  # fmt: skip
+@pytest.mark.parametrize("exif", EXIF, ids=range(len(EXIF)))
 def test_broken_exif_is_passed_over_or_one_line(tmp_path, kind, exif):
     path = tmp_path / f"a.{kind}"
     Image.new("RGB", (9, 7)).save(path, **({} if kind == "tif" else {"exif": exif}))
