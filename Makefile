@@ -11,13 +11,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types test-slow test-gpu test-wheel docs links audit
+.PHONY: help demo test lint types fuzz test-slow test-gpu test-wheel docs links audit
 
 help:
 	@echo "make demo       3D hypotheses for the person on the photo that ships with the package"
 	@echo "make test       lint and the test suite"
 	@echo "make lint       ruff, mypy and codespell"
 	@echo "make types      pyright over the package"
+	@echo "make fuzz       20,000 damaged and hostile inputs of all formats and commands (SEEDS=0:20000)"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make test-wheel the package as a wheel, used outside of the repository"
@@ -61,6 +62,11 @@ types: $(VENV)/.dev
 
 test: lint
 	$(PYTEST) -n $(PYTEST_WORKERS) --dist worksteal
+
+# SEEDS=START:STOP chooses the inputs, 20,000 of all formats and commands by default.
+SEEDS ?= 0:20000
+fuzz: $(VENV)/.dev
+	$(PYTEST) -m fuzz --fuzz-seeds $(SEEDS) tests/fuzz
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -n $(PYTEST_WORKERS) --dist worksteal -m slow

@@ -26,4 +26,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fuzz-only", default="", metavar="NAME", help="one format or command")
     group.addoption("--fuzz-workers", type=int, default=2, help="processes that share the inputs")
     group.addoption("--fuzz-minutes", type=float, default=float("inf"), help="begin none later")
-    group.addoption("--fuzz-kills", type=int, default=60, help="runs that are killed")

@@ -175,7 +175,10 @@ def test_as_a_user_types_them(tmp_path, place):
 
 
 #: Of Python itself; what `python -m` imports before it starts a package is not ours.
-BESIDE = ("pathlib", "re", "typing", "sysconfig", "enum", "json", "signal", "__future__", "dataclasses")  # fmt: skip
+BESIDE = (
+    *("pathlib", "re", "typing", "sysconfig", "enum"),
+    *("json", "signal", "__future__", "dataclasses"),
+)
 
 
 @pytest.mark.parametrize("start", ["module", "script"])
