@@ -81,6 +81,7 @@ class ResNet(nn.Module):
         InputError: If the block is unknown, there are not four stages, or the width is below 1.
 
     Example:
+        >>> import torch
         >>> from propose_prob.images.resnet import resnet18
         >>> resnet18().eval()(torch.zeros(2, 3, 64, 64)).shape
         torch.Size([2, 512])
@@ -193,6 +194,7 @@ def load_backbone(network: ResNet, path: str | Path) -> list[str]:
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from propose_prob.images.resnet import resnet18
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save(resnet18(width=8, classes=10).state_dict(), f"{folder}/trained.pt")
