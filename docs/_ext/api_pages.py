@@ -41,6 +41,9 @@ def _index(files: list[str]) -> str:
     ]
     for name in sorted(root.__all__):
         value = getattr(root, name)
+        if isinstance(value, str):
+            lines += [f"   * - ``{PACKAGE}.{name}``", f"     - {value}"]
+            continue
         where = value.__name__ if inspect.ismodule(value) else f"{_home(value)}.{name}"
         role = ":py:mod:" if inspect.ismodule(value) else ":py:obj:"
         summary = (inspect.getdoc(value) or "").splitlines()[0]
