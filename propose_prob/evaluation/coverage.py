@@ -83,7 +83,7 @@ class RankHistogram:
     """Streaming histogram of ranks, for PIT and simulation-based calibration.
 
     SBC: draw a pose from the distribution, or take a true one; rank a number of it
-        (`distribution.log_prob`, a
+    (`distribution.log_prob`, a
     joint's depth) among the same number of S draws. Sources: Talts et al., "Validating Bayesian
     inference algorithms with simulation-based calibration", 2018; with the log-density as the
     number, Modrak et al., "Simulation-based calibration checking ... with data-dependent test

@@ -85,7 +85,7 @@ def map_estimate(
     :math:`\log N(e; 0, I) + \log p(\text{observed} | x(e))`, as ProHMR (eq. 11) and ProPose do: a
     flow's volume then pulls at nothing, and distributions without a density over poses (decoded
     ones: their values are noise-free decodings) have one here. `space="event"` maximizes the
-        density of the
+    density of the
     values, :math:`\log p(x)` in place of :math:`\log N(e; 0, I)`. Both agree where the
     log-determinant of every distribution is constant. Sites that are no image of a normal
     distribution move in the unconstrained numbers of their support, and count with the density of

@@ -91,7 +91,7 @@ def posterior(
 
     The model is as in `map_estimate`: B independent problems. Everything happens in the latent
     space: draws of the standardized base variables of the distributions, mapped to values. Of
-        decoded distributions
+    decoded distributions
     these are noise-free decodings, so that the posterior is that of their latent.
 
     * `"importance"`: self-normalized importance sampling with Pareto-smoothed weights. The proposal

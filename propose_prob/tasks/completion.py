@@ -71,7 +71,7 @@ def complete_pose(
     r"""The Pyro model of a pose of which some joints, or orientations of bones, were measured.
 
     Sites: `pose`, the distribution's; `offset` `(3,)` where the place is free; `shape` of a body
-        where it is
+    where it is
     not given; `known` and `orientations`, observed. Deterministic: `joints`.
 
     An orientation `R` counts with :math:`-|R - Q|_F^2 / 4 s^2`, which is :math:`-\alpha^2 / 2 s^2`
